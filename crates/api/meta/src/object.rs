@@ -1,0 +1,164 @@
+//! One object as of one revision: the encoding that the store, the caches, lists and watch events share.
+//!
+//! The revision is not known before commit, so the bytes hold no `resourceVersion`; it is spliced in at a recorded
+//! offset when the object is shown. Decoded forms are made on demand and held weakly. Labels and owners are taken out
+//! once, when the object arrives, because selectors and indexes ask for nothing else.
+
+use std::any::Any;
+use std::sync::{Arc, Weak};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// An encoded object and what of it is read often.
+pub struct Object {
+    /// JSON, `metadata` a map, `metadata.resourceVersion` absent.
+    pub bytes: Bytes,
+    /// Where `"resourceVersion":"…",` belongs: the offset just behind the `{` of `metadata`.
+    pub splice: usize,
+    /// The revision of the write that made this version.
+    pub revision: u64,
+    pub meta: Projection,
+    decoded: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+}
+
+/// The fields of `metadata` that selectors, indexes and owner graphs read.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Projection {
+    pub name: String,
+    pub namespace: String,
+    pub uid: String,
+    pub generation: i64,
+    #[serde(deserialize_with = "null_is_empty")]
+    pub labels: Vec<(String, String)>,
+    pub owner_references: Vec<Owner>,
+    pub finalizers: Vec<String>,
+    /// RFC 3339, empty while nobody asked for deletion.
+    pub deletion_timestamp: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Owner {
+    pub api_version: String,
+    pub kind: String,
+    pub name: String,
+    pub uid: String,
+    pub controller: bool,
+    pub block_owner_deletion: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    #[error("decoding object")]
+    Decode(#[from] serde_json::Error),
+    #[error("object has no metadata map")]
+    NoMetadata,
+}
+
+impl Object {
+    /// Takes JSON as the server's writer makes it (`metadata` present, without a resource version).
+    pub fn new(bytes: Bytes, revision: u64) -> Result<Object, ObjectError> {
+        #[derive(Deserialize)]
+        struct Outer<'a> {
+            #[serde(borrow)]
+            metadata: &'a serde_json::value::RawValue,
+        }
+        let outer: Outer<'_> = serde_json::from_slice(&bytes)?;
+        let raw = outer.metadata.get();
+        if !raw.starts_with('{') {
+            return Err(ObjectError::NoMetadata);
+        }
+        let meta = serde_json::from_str(raw)?;
+        let splice = raw.as_ptr() as usize - bytes.as_ptr() as usize + 1;
+        Ok(Object { bytes, splice, revision, meta, decoded: Mutex::new(None) })
+    }
+
+    /// The whole JSON with its resource version.
+    pub fn json(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(self.bytes.len() + 48);
+        self.write_json(&mut out);
+        out.freeze()
+    }
+
+    /// Appends the whole JSON with its resource version.
+    pub fn write_json(&self, out: &mut BytesMut) {
+        out.put_slice(&self.bytes[..self.splice]);
+        out.put_slice(b"\"resourceVersion\":\"");
+        out.put_slice(self.revision.to_string().as_bytes());
+        out.put_slice(if self.bytes[self.splice] == b'}' { b"\"" } else { b"\"," });
+        out.put_slice(&self.bytes[self.splice..]);
+    }
+
+    /// The object as a type, shared by all who hold it at the same time. Of two types in turn the last is kept.
+    pub fn decode<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, ObjectError> {
+        if let Some(shared) = self.decoded.lock().as_ref().and_then(Weak::upgrade)
+            && let Ok(shared) = shared.downcast::<T>()
+        {
+            return Ok(shared);
+        }
+        let made: Arc<T> = Arc::new(serde_json::from_slice(&self.json())?);
+        let erased: Arc<dyn Any + Send + Sync> = made.clone();
+        *self.decoded.lock() = Some(Arc::downgrade(&erased));
+        Ok(made)
+    }
+}
+
+impl Projection {
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    pub fn controller(&self) -> Option<&Owner> {
+        self.owner_references.iter().find(|owner| owner.controller)
+    }
+
+    pub fn is_deleting(&self) -> bool {
+        !self.deletion_timestamp.is_empty()
+    }
+}
+
+impl std::fmt::Debug for Object {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}/{}@{}", self.meta.namespace, self.meta.name, self.revision)
+    }
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
+    let map = Option::<crate::Map>::deserialize(deserializer)?.unwrap_or_default();
+    Ok(map.iter().map(|(key, value)| (key.to_owned(), value.as_str().unwrap_or_default().to_owned())).collect())
+}
+
+impl<'de> Deserialize<'de> for crate::Map {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<crate::Map, D::Error> {
+        match crate::Value::deserialize(deserializer)? {
+            crate::Value::Map(map) => Ok(map),
+            _ => Err(serde::de::Error::custom("expected a map")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resource_version_is_spliced_in() {
+        let text = br#"{"kind":"Pod","metadata":{"name":"a","labels":{"k":"v"}}}"#;
+        let object = Object::new(Bytes::from_static(text), 7).unwrap();
+        assert_eq!(object.meta.label("k"), Some("v"));
+        assert_eq!(
+            object.json(),
+            r#"{"kind":"Pod","metadata":{"resourceVersion":"7","name":"a","labels":{"k":"v"}}}"#
+        );
+    }
+
+    #[test]
+    fn metadata_may_be_empty() {
+        let object = Object::new(Bytes::from_static(br#"{"metadata":{}}"#), 7).unwrap();
+        assert_eq!(object.json(), r#"{"metadata":{"resourceVersion":"7"}}"#);
+    }
+}

@@ -1,0 +1,71 @@
+//! How a controller describes itself. One controller is one file in `core/controllers` and one line in its table.
+
+use coracle_meta::{Object, Resource, Status};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::plan::Plan;
+use crate::view::View;
+
+/// What a decision is about: an object of the controller's primary kind, which may be gone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Empty for cluster-scoped kinds.
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Key {
+    pub fn of(object: &Object) -> Key {
+        Key { namespace: object.meta.namespace.clone(), name: object.meta.name.clone() }
+    }
+}
+
+/// What became of the last plan for the same key.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// The answers to the last plan's questions, in their order.
+    pub answers: Vec<Answer>,
+    /// Why the last plan ended early.
+    pub error: Option<Status>,
+    /// How many plans in a row failed for this key; the driver's back-off grows with it.
+    pub failures: u32,
+}
+
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Object(Option<Value>),
+    Resources(Vec<Value>),
+    /// Resource (as `deployments.apps`) and how many are left; finalizers and how many objects carry each.
+    Remaining { resources: Vec<(String, usize)>, finalizers: Vec<(String, usize)> },
+    Done,
+    Failed(Status),
+}
+
+/// A resource whose changes wake the controller, and which keys a changed object stands for. The function is called
+/// with the object before and after the change.
+pub struct Watch {
+    pub resource: Resource,
+    pub keys: fn(&dyn View, &Object) -> Vec<Key>,
+}
+
+/// A controller: static facts and one decision.
+pub trait Controller: Send + Sync {
+    /// As kube-controller-manager names it, `deployment-controller`.
+    fn name(&self) -> &'static str;
+
+    /// The identity its requests carry and the `source.component` of its events.
+    fn component(&self) -> &'static str {
+        self.name()
+    }
+
+    fn watches(&self) -> Vec<Watch>;
+
+    /// Resources that decisions read beside those watched.
+    fn reads(&self) -> Vec<Resource> {
+        Vec::new()
+    }
+
+    /// Decides about one key. Running it again on a view that shows the plan carried out gives the empty plan.
+    fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, now: Timestamp) -> Plan;
+}

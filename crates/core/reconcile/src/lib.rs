@@ -1,0 +1,10 @@
+//! The frame of every controller: what it sees (a view), what it decides (a plan), and how it describes itself.
+//! Nothing here touches the world; the driver in `io/controld` feeds views and carries plans out.
+
+pub mod controller;
+pub mod plan;
+pub mod view;
+
+pub use controller::{Answer, Controller, Key, Outcome, Watch};
+pub use plan::{Ask, EventNote, Plan, Propagation, Write};
+pub use view::{Change, Index, Sink, View, ViewExt};

@@ -1,0 +1,113 @@
+//! What a decision asks for, as data: writes, events, questions to the outside and when to look again.
+
+use std::time::Duration;
+
+use coracle_meta::Resource;
+use serde_json::Value;
+
+/// The steps of one decision, carried out in order; the first that fails ends the plan, and the next decision is told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub writes: Vec<Write>,
+    pub events: Vec<EventNote>,
+    /// Questions whose answers come back in the next decision's `Outcome`.
+    pub asks: Vec<Ask>,
+    /// Look at this key again after this time, whatever happens. There is no other timer.
+    pub wake_after: Option<Duration>,
+}
+
+/// One write. A patch carries only the fields that the decision changed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// `object` carries apiVersion, kind and metadata.
+    Create { resource: Resource, namespace: String, object: Value },
+    /// A JSON merge patch (RFC 7386) of the object or a subresource, refused when the uid is another or, where one is
+    /// given, the resource version has moved on.
+    Patch {
+        resource: Resource,
+        namespace: String,
+        name: String,
+        subresource: Option<&'static str>,
+        uid: String,
+        resource_version: Option<String>,
+        patch: Value,
+    },
+    Delete {
+        resource: Resource,
+        namespace: String,
+        name: String,
+        uid: String,
+        resource_version: Option<String>,
+        grace_seconds: Option<i64>,
+        propagation: Option<Propagation>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Background,
+    Foreground,
+    Orphan,
+}
+
+/// An event to record about an object. The driver fills in component, times and the count.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventNote {
+    /// `v1 ObjectReference` of what the event is about.
+    pub regarding: Value,
+    pub kind: EventKind,
+    pub reason: &'static str,
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    Normal,
+    Warning,
+}
+
+/// A question that a view cannot answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    /// Read an object from the store itself, past every cache. The answer is the object, or null when there is none.
+    Read { resource: Resource, namespace: String, name: String },
+    /// The resources that discovery offers now.
+    Discovery,
+    /// How many objects of each resource a namespace still holds.
+    Remaining { namespace: String },
+    /// Delete everything of one resource in a namespace.
+    DeleteAll { resource: Resource, namespace: String },
+}
+
+/// The members of `new` that differ from `old`, as a merge patch; `None` where nothing differs. Lists are replaced whole.
+pub fn merge_patch(old: &Value, new: &Value) -> Option<Value> {
+    let (Value::Object(old), Value::Object(new)) = (old, new) else {
+        return (old != new).then(|| new.clone());
+    };
+    let mut patch = serde_json::Map::new();
+    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    for (key, value) in new {
+        let change = match old.get(key) {
+            Some(was) => merge_patch(was, value),
+            None => Some(value.clone()),
+        };
+        patch.extend(change.map(|change| (key.clone(), change)));
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_merge_patch_holds_only_what_changed() {
+        let old = json!({"a": 1, "b": {"c": 1, "d": 2}, "gone": true});
+        let new = json!({"a": 1, "b": {"c": 1, "d": 3}, "new": [1]});
+        assert_eq!(merge_patch(&old, &new), Some(json!({"gone": null, "b": {"d": 3}, "new": [1]})));
+        assert_eq!(merge_patch(&new, &new), None);
+    }
+}

@@ -1,0 +1,80 @@
+//! What a decision may look at: the objects of the cluster as a cache holds them, type-erased. The API server's watch
+//! cache is a view, and so is a cache fed over HTTPS.
+
+use std::sync::Arc;
+
+use coracle_meta::{Object, Resource};
+use k8s_openapi::Resource as TypedResource;
+use serde::de::DeserializeOwned;
+
+/// A change as a cache applied it. `old` is absent when the object is new, `new` when it is gone.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub old: Option<Arc<Object>>,
+    pub new: Option<Arc<Object>>,
+}
+
+/// Receives changes in order. It runs on the cache's own task: it takes notes and returns, it never blocks.
+pub type Sink = Arc<dyn Fn(&Resource, &Change) + Send + Sync>;
+
+/// Look-ups that caches answer without a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Index {
+    /// By the uid of any owner reference.
+    Owner,
+    /// Pods by `spec.nodeName`.
+    Node,
+}
+
+/// A cache of objects. Lists are ordered by namespace, then name.
+pub trait View: Send + Sync {
+    /// `namespace` is empty for cluster-scoped resources.
+    fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Arc<Object>>;
+
+    /// All of a resource, or those of one namespace.
+    fn list(&self, resource: &Resource, namespace: Option<&str>) -> Vec<Arc<Object>>;
+
+    fn by_index(&self, resource: &Resource, index: Index, value: &str) -> Vec<Arc<Object>>;
+
+    /// The revision up to which this view has seen the resource; 0 before the first list came.
+    fn revision(&self, resource: &Resource) -> u64;
+
+    /// Starts following `resource`. What is there already is told first, as additions.
+    fn subscribe(&self, resource: &Resource, sink: Sink);
+
+    /// Whether the first list of the resource is in.
+    fn is_synced(&self, resource: &Resource) -> bool {
+        self.revision(resource) > 0
+    }
+}
+
+/// Typed look-ups. An object that does not decode as its own type is a bug of the server and is left out.
+pub trait ViewExt: View {
+    fn get_as<T: Typed>(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
+        self.get(&resource_of::<T>(), namespace, name)?.decode().ok()
+    }
+
+    fn list_as<T: Typed>(&self, namespace: Option<&str>) -> Vec<Arc<T>> {
+        decode_all(self.list(&resource_of::<T>(), namespace))
+    }
+
+    fn owned_by<T: Typed>(&self, uid: &str) -> Vec<Arc<T>> {
+        decode_all(self.by_index(&resource_of::<T>(), Index::Owner, uid))
+    }
+}
+
+impl<V: View + ?Sized> ViewExt for V {}
+
+/// A k8s-openapi type that is a resource.
+pub trait Typed: TypedResource + DeserializeOwned + Send + Sync + 'static {}
+
+impl<T: TypedResource + DeserializeOwned + Send + Sync + 'static> Typed for T {}
+
+/// The resource of a k8s-openapi type.
+pub fn resource_of<T: TypedResource>() -> Resource {
+    Resource::new(T::GROUP, T::URL_PATH_SEGMENT)
+}
+
+fn decode_all<T: Typed>(objects: Vec<Arc<Object>>) -> Vec<Arc<T>> {
+    objects.iter().filter_map(|object| object.decode().ok()).collect()
+}

@@ -1,1 +1,4 @@
-//! To be written.
+//! Everything that needs the kernel's raw doors. It takes plans as data and runs them; it decides nothing.
+
+pub mod netlink;
+pub mod netns;

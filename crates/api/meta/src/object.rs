@@ -150,10 +150,7 @@ mod tests {
         let text = br#"{"kind":"Pod","metadata":{"name":"a","labels":{"k":"v"}}}"#;
         let object = Object::new(Bytes::from_static(text), 7).unwrap();
         assert_eq!(object.meta.label("k"), Some("v"));
-        assert_eq!(
-            object.json(),
-            r#"{"kind":"Pod","metadata":{"resourceVersion":"7","name":"a","labels":{"k":"v"}}}"#
-        );
+        assert_eq!(object.json(), r#"{"kind":"Pod","metadata":{"resourceVersion":"7","name":"a","labels":{"k":"v"}}}"#);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod resource;
 pub mod selector;
 pub mod status;
 pub mod time;
+pub mod user;
 pub mod value;
 
 pub use field::{ErrorList, Path};
@@ -20,4 +21,5 @@ pub use quantity::Quantity;
 pub use resource::{GroupVersionKind, Resource};
 pub use selector::{FieldSelector, LabelSelector};
 pub use status::Status;
+pub use user::User;
 pub use value::{Map, Value};

@@ -77,6 +77,12 @@ impl Object {
         Ok(Object { bytes, splice, revision, meta, decoded: Mutex::new(None) })
     }
 
+    /// The same object under another revision: what a deletion tells, for one.
+    pub fn at(&self, revision: u64) -> Object {
+        let decoded = Mutex::new(None);
+        Object { bytes: self.bytes.clone(), splice: self.splice, revision, meta: self.meta.clone(), decoded }
+    }
+
     /// The whole JSON with its resource version.
     pub fn json(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.bytes.len() + 48);

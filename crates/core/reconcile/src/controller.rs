@@ -37,7 +37,10 @@ pub enum Answer {
     Object(Option<Value>),
     Resources(Vec<Value>),
     /// Resource (as `deployments.apps`) and how many are left; finalizers and how many objects carry each.
-    Remaining { resources: Vec<(String, usize)>, finalizers: Vec<(String, usize)> },
+    Remaining {
+        resources: Vec<(String, usize)>,
+        finalizers: Vec<(String, usize)>,
+    },
     Done,
     Failed(Status),
 }

@@ -3,8 +3,10 @@
 
 pub mod controller;
 pub mod plan;
+pub mod table;
 pub mod view;
 
 pub use controller::{Answer, Controller, Key, Outcome, Watch};
 pub use plan::{Ask, EventNote, Plan, Propagation, Write};
+pub use table::ObjectTable;
 pub use view::{Change, Index, Sink, View, ViewExt};

@@ -1,0 +1,154 @@
+//! The objects of one resource in memory, ordered, with the indexes that views promise. Views over HTTPS and the
+//! views of tests keep their objects here; it knows nothing of where they come from.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use coracle_meta::Object;
+use serde::Deserialize;
+
+use crate::controller::Key;
+use crate::view::{Change, Index};
+
+/// Objects by namespace and name, by owner and by node.
+#[derive(Debug, Default)]
+pub struct ObjectTable {
+    objects: BTreeMap<Key, Arc<Object>>,
+    by_owner: HashMap<String, BTreeSet<Key>>,
+    by_node: HashMap<String, BTreeSet<Key>>,
+    /// The newest revision seen; 0 before the first list.
+    pub revision: u64,
+}
+
+impl ObjectTable {
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.objects.get(&Key { namespace: namespace.into(), name: name.into() }).cloned()
+    }
+
+    pub fn list(&self, namespace: Option<&str>) -> Vec<Arc<Object>> {
+        let Some(namespace) = namespace else {
+            return self.objects.values().cloned().collect();
+        };
+        let start = Key { namespace: namespace.into(), name: String::new() };
+        let rest = self.objects.range(start..).take_while(|(key, _)| key.namespace == namespace);
+        rest.map(|(_, object)| object.clone()).collect()
+    }
+
+    pub fn by_index(&self, index: Index, value: &str) -> Vec<Arc<Object>> {
+        let keys = match index {
+            Index::Owner => self.by_owner.get(value),
+            Index::Node => self.by_node.get(value),
+        };
+        keys.into_iter().flatten().filter_map(|key| self.objects.get(key).cloned()).collect()
+    }
+
+    /// Adds or replaces an object.
+    pub fn put(&mut self, object: Object) -> Change {
+        let (key, new) = (Key::of(&object), Arc::new(object));
+        self.revision = self.revision.max(new.revision);
+        let old = self.objects.insert(key.clone(), new.clone());
+        if let Some(old) = &old {
+            self.unindex(&key, old);
+        }
+        self.index(&key, &new);
+        Change { old, new: Some(new) }
+    }
+
+    /// Takes an object out, if it was there.
+    pub fn remove(&mut self, key: &Key, revision: u64) -> Option<Change> {
+        self.revision = self.revision.max(revision);
+        let old = self.objects.remove(key)?;
+        self.unindex(key, &old);
+        Some(Change { old: Some(old), new: None })
+    }
+
+    /// Makes the table hold exactly `objects` and tells what that changed.
+    pub fn replace(&mut self, objects: Vec<Object>, revision: u64) -> Vec<Change> {
+        let present: BTreeSet<Key> = objects.iter().map(Key::of).collect();
+        let gone: Vec<Key> = self.objects.keys().filter(|key| !present.contains(key)).cloned().collect();
+        let mut changes: Vec<Change> = gone.iter().filter_map(|key| self.remove(key, 0)).collect();
+        for object in objects {
+            let known = self.objects.get(&Key::of(&object));
+            if known.is_none_or(|known| known.revision != object.revision || known.meta.uid != object.meta.uid) {
+                changes.push(self.put(object));
+            }
+        }
+        self.revision = self.revision.max(revision);
+        changes
+    }
+
+    fn index(&mut self, key: &Key, object: &Object) {
+        for owner in &object.meta.owner_references {
+            self.by_owner.entry(owner.uid.clone()).or_default().insert(key.clone());
+        }
+        if let Some(node) = node_of(object) {
+            self.by_node.entry(node).or_default().insert(key.clone());
+        }
+    }
+
+    fn unindex(&mut self, key: &Key, object: &Object) {
+        for owner in &object.meta.owner_references {
+            drop_from(&mut self.by_owner, &owner.uid, key);
+        }
+        if let Some(node) = node_of(object) {
+            drop_from(&mut self.by_node, &node, key);
+        }
+    }
+}
+
+fn drop_from(index: &mut HashMap<String, BTreeSet<Key>>, value: &str, key: &Key) {
+    if let Some(keys) = index.get_mut(value) {
+        keys.remove(key);
+        if keys.is_empty() {
+            index.remove(value);
+        }
+    }
+}
+
+/// `spec.nodeName`, without decoding the rest.
+fn node_of(object: &Object) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Outer {
+        spec: Option<Spec>,
+    }
+    #[derive(Deserialize)]
+    struct Spec {
+        #[serde(rename = "nodeName")]
+        node_name: Option<String>,
+    }
+    serde_json::from_slice::<Outer>(&object.bytes).ok()?.spec?.node_name.filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(name: &str, node: &str, revision: u64) -> Object {
+        let json = format!(
+            r#"{{"metadata":{{"name":"{name}","namespace":"n","uid":"{name}","ownerReferences":[{{"uid":"o"}}]}},"spec":{{"nodeName":"{node}"}}}}"#
+        );
+        Object::new(json.into(), revision).unwrap()
+    }
+
+    #[test]
+    fn indexes_follow_changes() {
+        let mut table = ObjectTable::default();
+        table.put(object("a", "x", 1));
+        table.put(object("a", "y", 2));
+        assert!(table.by_index(Index::Node, "x").is_empty());
+        assert_eq!(table.by_index(Index::Node, "y").len(), 1);
+        assert_eq!(table.by_index(Index::Owner, "o").len(), 1);
+        table.remove(&Key { namespace: "n".into(), name: "a".into() }, 3);
+        assert!(table.by_index(Index::Owner, "o").is_empty());
+        assert_eq!(table.revision, 3);
+    }
+
+    #[test]
+    fn a_new_list_tells_only_what_changed() {
+        let mut table = ObjectTable::default();
+        table.replace(vec![object("a", "x", 1), object("b", "x", 2)], 5);
+        let changes = table.replace(vec![object("b", "x", 2), object("c", "x", 6)], 7);
+        assert_eq!(changes.len(), 2);
+        assert_eq!(table.list(Some("n")).len(), 2);
+    }
+}

@@ -1,0 +1,196 @@
+//! Watching: a body of JSON lines becomes a stream of events with encoded objects.
+
+use bytes::{Bytes, BytesMut};
+use coracle_meta::{Object, Status, Value};
+use futures_util::stream::{BoxStream, StreamExt, unfold};
+use http::{Request, header};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::path::with_query;
+use crate::verbs::transport;
+use crate::{Body, Client, ClientError, ResourceRef};
+
+/// The longest line of a watch; an object is at most about 3 MiB.
+const LINE_BYTES_MAX: usize = 16 << 20;
+
+#[derive(Clone, Debug, Default)]
+pub struct WatchOptions {
+    pub label_selector: String,
+    pub field_selector: String,
+    /// Changes after this one; empty starts with what is there.
+    pub resource_version: String,
+    /// Send what is there first and a marked bookmark after it (a streaming list).
+    pub send_initial_events: bool,
+    /// 0 leaves it to the server.
+    pub timeout_seconds: u32,
+}
+
+#[derive(Debug)]
+pub enum WatchEvent {
+    Added(Object),
+    Modified(Object),
+    Deleted(Object),
+    /// Everything up to the revision was seen; `initial_end` says that the streaming list is complete.
+    Bookmark {
+        revision: u64,
+        initial_end: bool,
+    },
+}
+
+pub type WatchStream = BoxStream<'static, Result<WatchEvent, ClientError>>;
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+impl Client {
+    /// The stream ends when the server ends it. An error event (an expired revision) is the stream's last item.
+    pub async fn watch(
+        &self,
+        resource: &ResourceRef,
+        namespace: &str,
+        options: &WatchOptions,
+    ) -> Result<WatchStream, ClientError> {
+        let initial = options.send_initial_events;
+        let timeout = if options.timeout_seconds == 0 { String::new() } else { options.timeout_seconds.to_string() };
+        let parameters = [
+            ("watch", "true"),
+            ("allowWatchBookmarks", "true"),
+            ("labelSelector", options.label_selector.as_str()),
+            ("fieldSelector", &options.field_selector),
+            ("resourceVersion", &options.resource_version),
+            ("sendInitialEvents", if initial { "true" } else { "" }),
+            ("resourceVersionMatch", if initial { "NotOlderThan" } else { "" }),
+            ("timeoutSeconds", &timeout),
+        ];
+        let uri = with_query(resource.path(namespace), &parameters);
+        let request = Request::get(&uri).header(header::ACCEPT, "application/json").body(Bytes::new());
+        let answer = self.send(request.map_err(|source| transport(&uri, source.into()))?).await?;
+        Ok(events(uri, answer.into_body()))
+    }
+}
+
+struct Lines {
+    uri: String,
+    body: Option<Body>,
+    buffer: BytesMut,
+    searched: usize,
+}
+
+fn events(uri: String, body: Body) -> WatchStream {
+    let lines = Lines { uri, body: Some(body), buffer: BytesMut::new(), searched: 0 };
+    unfold(lines, |mut lines| async move {
+        let line = match lines.next().await? {
+            Ok(line) => line,
+            Err(error) => {
+                lines.body = None;
+                return Some((Err(error), lines));
+            }
+        };
+        let event = parse(&lines.uri, &line);
+        if event.is_err() {
+            lines.body = None;
+        }
+        Some((event, lines))
+    })
+    .boxed()
+}
+
+impl Lines {
+    /// The next line that is not empty; `None` when the body has ended.
+    async fn next(&mut self) -> Option<Result<Bytes, ClientError>> {
+        loop {
+            if let Some(at) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(self.searched + at + 1).freeze();
+                self.searched = 0;
+                if !line.trim_ascii().is_empty() {
+                    return Some(Ok(line));
+                }
+                continue;
+            }
+            self.searched = self.buffer.len();
+            if self.searched > LINE_BYTES_MAX {
+                return Some(Err(transport(&self.uri, "a line of the watch is too long".into())));
+            }
+            match self.body.as_mut()?.frame().await? {
+                Ok(frame) => self.buffer.extend(frame.into_data().ok()),
+                Err(source) => return Some(Err(transport(&self.uri, source))),
+            }
+        }
+    }
+}
+
+fn parse(uri: &str, line: &[u8]) -> Result<WatchEvent, ClientError> {
+    let decode = |source: serde_json::Error| ClientError::Decode { uri: uri.into(), source: source.into() };
+    let event: Line<'_> = serde_json::from_slice(line).map_err(decode)?;
+    let raw = event.object.get();
+    match event.kind {
+        "ADDED" => Ok(WatchEvent::Added(shown_object(uri, raw.as_bytes())?)),
+        "MODIFIED" => Ok(WatchEvent::Modified(shown_object(uri, raw.as_bytes())?)),
+        "DELETED" => Ok(WatchEvent::Deleted(shown_object(uri, raw.as_bytes())?)),
+        "BOOKMARK" => {
+            let object = Value::from_json(raw.as_bytes()).map_err(decode)?;
+            let revision = object.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or(0);
+            let end = object.str_at(&["metadata", "annotations", "k8s.io/initial-events-end"]) == "true";
+            Ok(WatchEvent::Bookmark { revision, initial_end: end })
+        }
+        "ERROR" => Err(ClientError::Status(serde_json::from_str::<Status>(raw).map_err(decode)?)),
+        other => Err(ClientError::Decode { uri: uri.into(), source: format!("unknown watch event {other}").into() }),
+    }
+}
+
+/// An object as a server shows it, without its managed fields: no decision reads them.
+pub(crate) fn shown_object(uri: &str, json: &[u8]) -> Result<Object, ClientError> {
+    let decode = |source: crate::BodyError| ClientError::Decode { uri: uri.into(), source };
+    let mut tree = Value::from_json(json).map_err(|source| decode(source.into()))?;
+    stored_object(&mut tree).map_err(decode)
+}
+
+pub(crate) fn stored_object(tree: &mut Value) -> Result<Object, crate::BodyError> {
+    let version = tree.remove(&["metadata", "resourceVersion"]);
+    let revision = version.as_ref().and_then(Value::as_str).unwrap_or_default().parse().unwrap_or(0);
+    tree.remove(&["metadata", "managedFields"]);
+    Ok(Object::new(Bytes::from(tree.to_json()), revision)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::StreamBody;
+
+    fn body(chunks: &'static [&'static str]) -> Body {
+        let frames = chunks.iter().map(|chunk| Ok(http_body::Frame::data(Bytes::from_static(chunk.as_bytes()))));
+        Body::new(StreamBody::new(futures_util::stream::iter(frames)))
+    }
+
+    #[test]
+    fn lines_may_be_cut_anywhere() {
+        let chunks = &[
+            "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":\"a\",\"resourceV",
+            "ersion\":\"7\",\"managedFields\":[]}}}\n{\"type\":\"BOOKMARK\",\"object\":{\"metadata\":",
+            "{\"resourceVersion\":\"9\"}}}\n",
+        ];
+        let mut stream = events("/x".into(), body(chunks));
+        let next = futures_util::FutureExt::now_or_never(stream.next()).flatten();
+        let Some(Ok(WatchEvent::Added(object))) = next else { panic!("{next:?}") };
+        assert_eq!((object.revision, &object.bytes[..]), (7, &br#"{"metadata":{"name":"a"}}"#[..]));
+        let next = futures_util::FutureExt::now_or_never(stream.next()).flatten();
+        assert!(matches!(next, Some(Ok(WatchEvent::Bookmark { revision: 9, initial_end: false }))));
+        assert!(matches!(futures_util::FutureExt::now_or_never(stream.next()), Some(None)));
+    }
+
+    #[test]
+    fn an_error_event_ends_the_stream() {
+        let line = "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"code\":410,\"reason\":\"Expired\"}}\nrest\n";
+        let mut stream =
+            events("/x".into(), body(Box::leak(Box::new([&*Box::leak(line.to_owned().into_boxed_str())]))));
+        let next = futures_util::FutureExt::now_or_never(stream.next()).flatten();
+        assert!(matches!(next, Some(Err(ClientError::Status(status))) if status.code == 410));
+    }
+}

@@ -1,1 +1,8 @@
-//! To be written.
+//! One table of facts for every type that Kubernetes v1.36 serves, and what follows from it: the border's strict reader,
+//! the writer's always-written fields, and protobuf. It knows no kind's rules and does no I/O; it exists so that every
+//! part of the server that walks an object walks it by the same description.
+
+pub mod model;
+mod table;
+
+pub use model::{AnyForm, Field, ListType, Patch, Presence, Proto, Schema, Shape, Tagged, Type, TypeId, UnknownMembers};

@@ -1,5 +1,6 @@
 //! Developer commands: `cargo xtask COMMAND`.
 
+mod gen_schema;
 mod layers;
 mod licences;
 
@@ -18,12 +19,15 @@ struct Arguments {
 enum Command {
     /// Checks the layers and the licences, as the tests do
     Check,
+    /// Writes the schema table again from its pinned inputs
+    GenSchema,
 }
 
 fn main() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
     match Arguments::parse().command {
         Command::Check => check(&root),
+        Command::GenSchema => gen_schema::run(&root),
     }
 }
 

@@ -45,13 +45,14 @@ fn parse(text: &str) -> Schema {
 
 fn close(schema: &mut Schema, open: Option<Type>, fields: &mut Vec<Field>) {
     if let Some(head) = open {
-        let atomic = head.atomic;
-        schema.add(Type { atomic, ..Type::new(head.name, head.kinds, std::mem::take(fields)) });
+        let mut made = Type::new(head.name, head.kinds, std::mem::take(fields));
+        made.atomic = head.atomic;
+        schema.add(made);
     }
 }
 
 fn parse_type<'a>(mut words: impl Iterator<Item = &'a str>) -> Type {
-    let mut made = Type { name: CompactString::new(words.next().unwrap_or_default()), ..Type::default() };
+    let mut made = Type::new(words.next().unwrap_or_default(), Vec::new(), Vec::new());
     for word in words {
         let mut parts = word.splitn(3, '/');
         match (parts.next(), parts.next(), parts.next()) {

@@ -77,6 +77,12 @@ impl Object {
         Ok(Object { bytes, splice, revision, meta, decoded: Mutex::new(None) })
     }
 
+    /// The same object under another revision: what a deletion tells, for one.
+    pub fn at(&self, revision: u64) -> Object {
+        let decoded = Mutex::new(None);
+        Object { bytes: self.bytes.clone(), splice: self.splice, revision, meta: self.meta.clone(), decoded }
+    }
+
     /// The whole JSON with its resource version.
     pub fn json(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.bytes.len() + 48);
@@ -150,10 +156,7 @@ mod tests {
         let text = br#"{"kind":"Pod","metadata":{"name":"a","labels":{"k":"v"}}}"#;
         let object = Object::new(Bytes::from_static(text), 7).unwrap();
         assert_eq!(object.meta.label("k"), Some("v"));
-        assert_eq!(
-            object.json(),
-            r#"{"kind":"Pod","metadata":{"resourceVersion":"7","name":"a","labels":{"k":"v"}}}"#
-        );
+        assert_eq!(object.json(), r#"{"kind":"Pod","metadata":{"resourceVersion":"7","name":"a","labels":{"k":"v"}}}"#);
     }
 
     #[test]

@@ -44,11 +44,7 @@ pub struct GroupVersionKind {
 
 impl GroupVersionKind {
     pub const fn new(group: &'static str, version: &'static str, kind: &'static str) -> GroupVersionKind {
-        GroupVersionKind {
-            group: Cow::Borrowed(group),
-            version: Cow::Borrowed(version),
-            kind: Cow::Borrowed(kind),
-        }
+        GroupVersionKind { group: Cow::Borrowed(group), version: Cow::Borrowed(version), kind: Cow::Borrowed(kind) }
     }
 
     /// From the two fields of an object; an `apiVersion` of more than two parts gives `None`.

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Resource;
+use crate::field::{ErrorList, FieldError, quote};
 
 /// A `Status` of kind failure. Its JSON is the body of the answer (`kind` and `apiVersion` are added by the encoder).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
@@ -95,6 +96,27 @@ impl Status {
         Status::new(400, "BadRequest", message)
     }
 
+    /// An object that breaks the rules of its kind.
+    pub fn invalid(group: &str, kind: &str, name: &str, errors: &ErrorList) -> Status {
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let what = format!("{qualified} {} is invalid", quote(name));
+        let message = if errors.is_empty() { what } else { format!("{what}: {errors}") };
+        let cause = |error: &FieldError| Cause {
+            reason: error.kind.reason().into(),
+            message: error.body(),
+            field: error.field.clone(),
+        };
+        let mut status = Status::new(422, "Invalid", message);
+        status.details = Some(Box::new(Details {
+            name: name.into(),
+            group: group.into(),
+            kind: kind.into(),
+            causes: errors.errors.iter().map(cause).collect(),
+            ..Details::default()
+        }));
+        status
+    }
+
     pub fn unauthorized() -> Status {
         Status::new(401, "Unauthorized", "Unauthorized")
     }
@@ -126,4 +148,24 @@ impl Status {
 
 fn is_zero(value: &u32) -> bool {
     *value == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::Path;
+
+    #[test]
+    fn an_invalid_object_is_told_with_its_causes() {
+        let mut errors = ErrorList::default();
+        errors.invalid(&Path::new("spec.replicas"), -1i64, "must be greater than or equal to 0");
+        let status = Status::invalid("apps", "Deployment", "x", &errors);
+        assert_eq!(
+            status.message,
+            "Deployment.apps \"x\" is invalid: spec.replicas: Invalid value: -1: must be greater than or equal to 0"
+        );
+        let cause = &status.details.unwrap().causes[0];
+        assert_eq!(cause.reason, "FieldValueInvalid");
+        assert_eq!(cause.message, "Invalid value: -1: must be greater than or equal to 0");
+    }
 }

@@ -107,6 +107,21 @@ impl Value {
         self.at(path).as_list().unwrap_or_default()
     }
 
+    /// Whether the value below `path` is `true`.
+    pub fn bool_at(&self, path: &[&str]) -> bool {
+        self.at(path).as_bool().unwrap_or_default()
+    }
+
+    /// The members of the map below `path`; none where there is no map.
+    pub fn entries_at(&self, path: &[&str]) -> impl Iterator<Item = (&str, &Value)> {
+        self.at(path).as_map().into_iter().flat_map(Map::iter)
+    }
+
+    /// The items of the list below `path`, to be edited; none where there is no list.
+    pub fn list_at_mut(&mut self, path: &[&str]) -> &mut [Value] {
+        self.at_mut(path).and_then(Value::as_list_mut).map(Vec::as_mut_slice).unwrap_or_default()
+    }
+
     /// The value below `path` if every step exists.
     pub fn at_mut(&mut self, path: &[&str]) -> Option<&mut Value> {
         path.iter().try_fold(self, |value, key| value.as_map_mut()?.get_mut(key))

@@ -1,1 +1,107 @@
-//! To be written.
+//! Settings of a cluster: the flags of `coracle up`, the same names in a file, and what both mean together. It reads
+//! one file and decides; it starts nothing.
+
+mod settings;
+
+pub use settings::{ConfigError, DEFAULT_FILE, Settings};
+
+use std::path::PathBuf;
+
+/// What a cluster is to be, every default filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Names every kernel object and the kubeconfig context: a DNS label of at most 20 characters.
+    pub name: String,
+    pub data_dir: PathBuf,
+    /// The API server's port.
+    pub port: u16,
+    /// Where the administrator's kubeconfig goes; `None` merges it into the calling user's own.
+    pub kubeconfig: Option<PathBuf>,
+    pub node_name: String,
+    /// Files and folders of manifests to apply once the cluster is up.
+    pub manifests: Vec<PathBuf>,
+    /// Data in a temporary folder, everything gone at exit.
+    pub ephemeral: bool,
+    /// Addresses of an etcd cluster; empty means the embedded store.
+    pub datastore: Vec<String>,
+    pub pod_cidr: Option<String>,
+    pub service_cidr: Option<String>,
+    /// Group versions switched on or off, as kube-apiserver's flag of that name: `api/all=true`, `batch/v2alpha1=true`.
+    pub runtime_config: Vec<String>,
+}
+
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/coracle";
+pub const DEFAULT_PORT: u16 = 6443;
+
+impl Config {
+    /// Fills in defaults and checks every value. `hostname` is the machine's.
+    pub fn new(settings: Settings, hostname: &str) -> Result<Config, ConfigError> {
+        let data_dir = settings.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+        let name = match settings.name {
+            Some(name) => checked_name("name", name, 20)?,
+            None => name_of(&data_dir),
+        };
+        Ok(Config {
+            name,
+            data_dir,
+            port: settings.port.unwrap_or(DEFAULT_PORT),
+            kubeconfig: settings.kubeconfig,
+            node_name: checked_name("node-name", settings.node_name.unwrap_or_else(|| hostname.to_lowercase()), 63)?,
+            manifests: settings.file,
+            ephemeral: settings.ephemeral,
+            datastore: settings.datastore.as_deref().map(split).unwrap_or_default(),
+            pod_cidr: settings.pod_cidr,
+            service_cidr: settings.service_cidr,
+            runtime_config: settings.runtime_config.as_deref().map(split).unwrap_or_default(),
+        })
+    }
+}
+
+fn split(list: &str) -> Vec<String> {
+    list.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}
+
+/// The cluster's name where none was given: the data directory's last part, as far as it can be a name.
+fn name_of(data_dir: &std::path::Path) -> String {
+    let last = data_dir.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name: String = last.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(20).collect();
+    let name = name.trim_matches('-');
+    if name.is_empty() { "coracle".into() } else { name.into() }
+}
+
+/// A DNS label (RFC 1123) of at most `length_max` characters; dots are allowed in node names.
+fn checked_name(setting: &'static str, name: String, length_max: usize) -> Result<String, ConfigError> {
+    let inner =
+        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || (c == '.' && setting == "node-name");
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let good =
+        name.len() <= length_max && name.chars().all(inner) && edge(name.chars().next()) && edge(name.chars().last());
+    if good { Ok(name) } else { Err(ConfigError::Name { setting, name, length_max }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(settings: Settings) -> Result<Config, ConfigError> {
+        Config::new(settings, "Host-1")
+    }
+
+    #[test]
+    fn everything_has_a_default() {
+        let config = config(Settings::default()).unwrap();
+        assert_eq!((config.name.as_str(), config.node_name.as_str(), config.port), ("coracle", "host-1", 6443));
+    }
+
+    #[test]
+    fn the_name_comes_from_the_data_directory() {
+        let settings = Settings { data_dir: Some("/srv/My_Edge".into()), ..Settings::default() };
+        assert_eq!(config(settings).unwrap().name, "myedge");
+    }
+
+    #[test]
+    fn a_bad_name_is_refused_with_its_setting() {
+        let settings = Settings { name: Some("No Name".into()), ..Settings::default() };
+        assert!(config(settings).unwrap_err().to_string().starts_with("name: "));
+    }
+}

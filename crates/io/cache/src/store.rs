@@ -67,8 +67,22 @@ pub struct Compare {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// `lease_seconds` > 0 lets the key vanish that long after this write.
-    Put { key: Bytes, value: Bytes, lease_seconds: u64 },
-    Delete { key: Bytes },
+    Put {
+        key: Bytes,
+        value: Bytes,
+        lease_seconds: u64,
+    },
+    Delete {
+        key: Bytes,
+    },
+}
+
+/// Whether watches can be asked how far they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    Requested,
+    /// The store cannot be asked: whoever must read the newest reads the store itself.
+    Unsupported,
 }
 
 /// When a write counts as done.
@@ -83,16 +97,29 @@ pub enum Durability {
 
 #[derive(Clone, Debug)]
 pub enum TxnResponse {
-    Done { revision: Revision },
+    Done {
+        revision: Revision,
+    },
     /// The first compare that failed, and what stands at its key.
-    Refused { key: Bytes, current: Option<KeyValue>, revision: Revision },
+    Refused {
+        key: Bytes,
+        current: Option<KeyValue>,
+        revision: Revision,
+    },
 }
 
 #[derive(Clone, Debug)]
 pub enum StoreEvent {
     /// `previous` is absent when the key is new.
-    Put { current: KeyValue, previous: Option<KeyValue> },
-    Delete { key: Bytes, revision: Revision, previous: Option<KeyValue> },
+    Put {
+        current: KeyValue,
+        previous: Option<KeyValue>,
+    },
+    Delete {
+        key: Bytes,
+        revision: Revision,
+        previous: Option<KeyValue>,
+    },
 }
 
 /// Events of consecutive revisions up to and including `revision`; without events it only tells progress.
@@ -134,4 +161,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// The newest revision, confirmed with a quorum where there is one.
     async fn revision(&self) -> Result<Revision, StoreError>;
+
+    /// Asks that every open watch soon tells a revision no older than the newest now.
+    async fn request_progress(&self) -> Result<Progress, StoreError>;
 }

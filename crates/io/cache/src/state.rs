@@ -1,0 +1,226 @@
+//! What a cache of one resource holds: the live objects in the store's order, the look-ups that views ask for, and the
+//! window of past events that watchers read from.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coracle_meta::{Object, Resource};
+use coracle_reconcile::{Change, Index};
+use serde::Deserialize;
+
+use crate::store::Revision;
+use crate::watch::{CacheEvent, EventKind};
+
+const WINDOW_EVENTS_MAX: usize = 20_000;
+/// Of superseded objects kept alive by the window alone.
+const WINDOW_BYTES_MAX: usize = 8 << 20;
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub objects: BTreeMap<Arc<str>, Arc<Object>>,
+    /// Up to where the store's changes are in; 0 before the first list.
+    pub revision: Revision,
+    /// Of the newest change to this resource.
+    pub last_change: Revision,
+    pub window: Window,
+    per_namespace: HashMap<String, usize>,
+    lookups: Lookups,
+}
+
+/// Past events, oldest first. Watchers hold a position; one that falls behind the oldest is gone.
+#[derive(Default)]
+pub(crate) struct Window {
+    events: VecDeque<Arc<CacheEvent>>,
+    bytes: usize,
+    /// Position of the oldest event kept.
+    pub first: u64,
+    /// Every event after this revision is kept.
+    pub floor: Revision,
+}
+
+#[derive(Default)]
+struct Lookups {
+    with_nodes: bool,
+    owner: HashMap<String, BTreeSet<Arc<str>>>,
+    node: HashMap<String, BTreeSet<Arc<str>>>,
+}
+
+impl State {
+    pub fn new(resource: &Resource) -> State {
+        let with_nodes = resource.group.is_empty() && resource.plural == "pods";
+        State { lookups: Lookups { with_nodes, ..Lookups::default() }, ..State::default() }
+    }
+
+    /// Puts or removes the object at `path`. `None` where that changes nothing.
+    pub fn apply(&mut self, path: &str, object: Option<Arc<Object>>, revision: Revision) -> Option<Change> {
+        let old = match &object {
+            Some(new) => {
+                let path: Arc<str> = path.into();
+                self.lookups.add(&path, new);
+                *self.per_namespace.entry(new.meta.namespace.clone()).or_default() += 1;
+                self.objects.insert(path, new.clone())
+            }
+            None => self.objects.remove(path),
+        };
+        if let Some(old) = &old {
+            self.forget(path, old, object.as_deref());
+        }
+        let change = Change { old, new: object };
+        let event = event_of(&change, revision)?;
+        self.last_change = revision;
+        self.window.push(event);
+        Some(change)
+    }
+
+    fn forget(&mut self, path: &str, old: &Object, new: Option<&Object>) {
+        self.lookups.remove(path, old, new);
+        if let Some(count) = self.per_namespace.get_mut(&old.meta.namespace) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_namespace.remove(&old.meta.namespace);
+            }
+        }
+    }
+
+    /// Objects of a namespace, or all, behind `after`, at most `limit` where that is not 0; and how many are left.
+    pub fn page(&self, namespace: Option<&str>, after: Option<&str>, limit: usize) -> (Vec<Arc<Object>>, u64) {
+        let start = match (after, namespace) {
+            (Some(after), _) => Bound::Excluded(after.to_owned()),
+            (None, Some(namespace)) => Bound::Included(format!("{namespace}/")),
+            (None, None) => Bound::Unbounded,
+        };
+        let inside = |path: &str| namespace.is_none_or(|namespace| is_in(path, namespace));
+        let bounds = (start.as_ref().map(String::as_str), Bound::<&str>::Unbounded);
+        let range = self.objects.range::<str, _>(bounds).take_while(|(path, _)| inside(path));
+        if limit == 0 {
+            return (range.map(|(_, object)| object.clone()).collect(), 0);
+        }
+        let items: Vec<_> = range.clone().take(limit).map(|(_, object)| object.clone()).collect();
+        let left = match (after, namespace) {
+            (None, None) => self.objects.len() - items.len(),
+            (None, Some(namespace)) => self.per_namespace.get(namespace).copied().unwrap_or(0) - items.len(),
+            (Some(_), _) => range.skip(limit).count(),
+        };
+        (items, left as u64)
+    }
+
+    pub fn by_index(&self, index: Index, value: &str) -> Vec<Arc<Object>> {
+        let table = match index {
+            Index::Owner => &self.lookups.owner,
+            Index::Node => &self.lookups.node,
+        };
+        let paths = table.get(value).into_iter().flatten();
+        paths.filter_map(|path| self.objects.get(path).cloned()).collect()
+    }
+}
+
+fn is_in(path: &str, namespace: &str) -> bool {
+    path.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn event_of(change: &Change, revision: Revision) -> Option<CacheEvent> {
+    let (kind, object, previous) = match (&change.old, &change.new) {
+        (None, Some(new)) => (EventKind::Added, new.clone(), None),
+        (Some(old), Some(new)) => (EventKind::Modified, new.clone(), Some(old.clone())),
+        (Some(old), None) => (EventKind::Deleted, Arc::new(old.at(revision)), Some(old.clone())),
+        (None, None) => return None,
+    };
+    Some(CacheEvent { kind, object, previous, revision })
+}
+
+impl Window {
+    /// The position behind the newest event.
+    pub fn next(&self) -> u64 {
+        self.first + self.events.len() as u64
+    }
+
+    /// Events from a position on; `None` where the oldest of them is no longer kept.
+    pub fn from(&self, position: u64) -> Option<impl Iterator<Item = &Arc<CacheEvent>>> {
+        let skip = position.checked_sub(self.first)?;
+        Some(self.events.range((skip as usize).min(self.events.len())..))
+    }
+
+    /// The position of the first event after `revision`.
+    pub fn position_after(&self, revision: Revision) -> Option<u64> {
+        if revision < self.floor {
+            return None;
+        }
+        Some(self.first + self.events.partition_point(|event| event.revision <= revision) as u64)
+    }
+
+    /// Ends every watcher's position: what happened up to `floor` is not known one by one.
+    pub fn reset(&mut self, floor: Revision) {
+        self.first = self.next() + 1;
+        self.events.clear();
+        self.bytes = 0;
+        self.floor = floor;
+    }
+
+    fn push(&mut self, event: CacheEvent) {
+        self.bytes += weight(&event);
+        self.events.push_back(Arc::new(event));
+        while self.events.len() > WINDOW_EVENTS_MAX || self.bytes > WINDOW_BYTES_MAX {
+            let Some(oldest) = self.events.pop_front() else { break };
+            self.bytes -= weight(&oldest);
+            self.first += 1;
+            self.floor = oldest.revision;
+        }
+    }
+}
+
+fn weight(event: &CacheEvent) -> usize {
+    event.previous.as_ref().map_or(0, |previous| previous.bytes.len()) + 256
+}
+
+impl Lookups {
+    fn add(&mut self, path: &Arc<str>, object: &Object) {
+        for owner in &object.meta.owner_references {
+            self.owner.entry(owner.uid.clone()).or_default().insert(path.clone());
+        }
+        if let Some(node) = self.node_of(object) {
+            self.node.entry(node).or_default().insert(path.clone());
+        }
+    }
+
+    /// Takes out what `old` was found by and `new`, which is in already, is not.
+    fn remove(&mut self, path: &str, old: &Object, new: Option<&Object>) {
+        let kept: &[_] = new.map_or(&[], |new| &new.meta.owner_references);
+        for owner in old.meta.owner_references.iter().filter(|owner| !kept.iter().any(|kept| kept.uid == owner.uid)) {
+            take(&mut self.owner, &owner.uid, path);
+        }
+        if let Some(node) = self.node_of(old)
+            && new.and_then(|new| self.node_of(new)).as_ref() != Some(&node)
+        {
+            take(&mut self.node, &node, path);
+        }
+    }
+
+    fn node_of(&self, object: &Object) -> Option<String> {
+        if self.with_nodes { node_name(&object.bytes) } else { None }
+    }
+}
+
+fn take(table: &mut HashMap<String, BTreeSet<Arc<str>>>, value: &str, path: &str) {
+    if let Some(paths) = table.get_mut(value) {
+        paths.remove(path);
+        if paths.is_empty() {
+            table.remove(value);
+        }
+    }
+}
+
+fn node_name(pod: &Bytes) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Pod {
+        spec: Spec,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Spec {
+        node_name: Option<String>,
+    }
+    let pod: Pod = serde_json::from_slice(pod).ok()?;
+    pod.spec.node_name.filter(|name| !name.is_empty())
+}

@@ -16,6 +16,10 @@ pub struct Key {
 }
 
 impl Key {
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Key {
+        Key { namespace: namespace.into(), name: name.into() }
+    }
+
     pub fn of(object: &Object) -> Key {
         Key { namespace: object.meta.namespace.clone(), name: object.meta.name.clone() }
     }
@@ -52,6 +56,12 @@ pub struct Watch {
     pub keys: fn(&dyn View, &Object) -> Vec<Key>,
 }
 
+/// Wakes a controller by changes of every resource that discovery offers and that can be watched and deleted.
+pub struct WatchAll {
+    pub keys: fn(&dyn View, &Resource, &Object) -> Vec<Key>,
+    pub ignored: &'static [Resource],
+}
+
 /// A controller: static facts and one decision.
 pub trait Controller: Send + Sync {
     /// As kube-controller-manager names it, `deployment-controller`.
@@ -67,6 +77,21 @@ pub trait Controller: Send + Sync {
     /// Resources that decisions read beside those watched.
     fn reads(&self) -> Vec<Resource> {
         Vec::new()
+    }
+
+    /// For controllers of any kind, named in discovery or not yet.
+    fn watches_all(&self) -> Option<WatchAll> {
+        None
+    }
+
+    /// Keys that are decided about at start without any object standing for them.
+    fn standing_keys(&self) -> Vec<Key> {
+        Vec::new()
+    }
+
+    /// How many plans are carried out at the same time.
+    fn concurrency_max(&self) -> usize {
+        5
     }
 
     /// Decides about one key. Running it again on a view that shows the plan carried out gives the empty plan.

@@ -6,7 +6,7 @@ pub mod plan;
 pub mod table;
 pub mod view;
 
-pub use controller::{Answer, Controller, Key, Outcome, Watch};
-pub use plan::{Ask, EventNote, Plan, Propagation, Write};
+pub use controller::{Answer, Controller, Key, Outcome, Watch, WatchAll};
+pub use plan::{Ask, EventKind, EventNote, Plan, Propagation, Write};
 pub use table::ObjectTable;
-pub use view::{Change, Index, Sink, View, ViewExt};
+pub use view::{Change, Index, Known, Sink, View, ViewExt};

@@ -16,6 +16,22 @@ pub struct Plan {
     pub wake_after: Option<Duration>,
 }
 
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.events.is_empty() && self.asks.is_empty()
+    }
+
+    /// A plan that only looks again later.
+    pub fn wake(after: Duration) -> Plan {
+        Plan { wake_after: Some(after), ..Plan::default() }
+    }
+
+    /// Looks again after `after`, or earlier where that was planned already.
+    pub fn wake_by(&mut self, after: Duration) {
+        self.wake_after = Some(self.wake_after.map_or(after, |planned| planned.min(after)));
+    }
+}
+
 /// One write. A patch carries only the fields that the decision changed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
@@ -32,6 +48,8 @@ pub enum Write {
         resource_version: Option<String>,
         patch: Value,
     },
+    /// Replaces a subresource that takes no patches (`finalize`). `object` carries apiVersion, kind and metadata.
+    Replace { resource: Resource, namespace: String, name: String, subresource: &'static str, object: Value },
     Delete {
         resource: Resource,
         namespace: String,
@@ -57,7 +75,10 @@ pub struct EventNote {
     pub regarding: Value,
     pub kind: EventKind,
     pub reason: &'static str,
+    /// `{name}` stands for the name of the object that `of_write` wrote.
     pub message: String,
+    /// The write, by its place in the plan, without whose success there is nothing to tell.
+    pub of_write: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

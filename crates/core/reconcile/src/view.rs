@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use coracle_meta::{Object, Resource};
+use coracle_meta::{GroupVersionKind, Object, Resource};
 use k8s_openapi::Resource as TypedResource;
 use serde::de::DeserializeOwned;
 
@@ -26,6 +26,14 @@ pub enum Index {
     Node,
 }
 
+/// A resource that discovery offers, in its preferred version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub resource: Resource,
+    pub kind: GroupVersionKind,
+    pub namespaced: bool,
+}
+
 /// A cache of objects. Lists are ordered by namespace, then name.
 pub trait View: Send + Sync {
     /// `namespace` is empty for cluster-scoped resources.
@@ -41,6 +49,12 @@ pub trait View: Send + Sync {
 
     /// Starts following `resource`. What is there already is told first, as additions.
     fn subscribe(&self, resource: &Resource, sink: Sink);
+
+    /// The resources that discovery offered last and that can be listed, watched and deleted. Only the views that the
+    /// driver hands to controllers know them.
+    fn known(&self) -> Arc<[Known]> {
+        Arc::new([])
+    }
 
     /// Whether the first list of the resource is in.
     fn is_synced(&self, resource: &Resource) -> bool {

@@ -1,1 +1,5 @@
-//! To be written.
+//! Fakes that are written by hand: what tests of decisions stand on. Nothing that ships depends on this crate.
+
+pub mod view;
+
+pub use view::FakeView;

@@ -1,1 +1,10 @@
-//! To be written.
+//! The driver of every controller: it feeds views to decisions and carries their plans out. Queues, back-off, timers,
+//! own-write consistency, events and leader gates exist here once, and in no controller.
+
+pub mod catalog;
+pub mod driver;
+pub mod execute;
+pub mod queue;
+pub mod recorder;
+
+pub use driver::{Clients, Driver, run_controllers};

@@ -1,0 +1,296 @@
+//! The loop of a controller: changes make keys due, due keys are decided about once the view shows what was written
+//! for them before, and plans are carried out a bounded number at a time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_client::Client;
+use coracle_meta::Resource;
+use coracle_reconcile::{Change, Controller, Key, Outcome, Plan, View};
+use coracle_rt::{Clock, Scope};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::catalog::{Catalog, Informed};
+use crate::execute::{Done, Written, execute};
+use crate::queue::Queue;
+use crate::recorder::{Record, Recorder};
+
+/// Events that wait to be recorded; more are dropped, as client-go drops them.
+const RECORDS_MAX: usize = 1000;
+/// Longest wait for a view to show an own write.
+const OWN_WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How often a view that says nothing is asked whether it shows an own write.
+const OWN_WRITE_CHECK: Duration = Duration::from_millis(50);
+const SYNC_CHECK: Duration = Duration::from_millis(5);
+const DISCOVERY_RETRY: Duration = Duration::from_secs(2);
+
+/// Makes the client that carries an identity, given the component's name.
+pub type Clients = Arc<dyn Fn(&str) -> Client + Send + Sync>;
+
+/// What all controllers share.
+#[derive(Clone)]
+pub struct Driver {
+    pub scope: Scope,
+    pub view: Arc<dyn View>,
+    pub clients: Clients,
+    pub clock: Clock,
+}
+
+/// Runs controllers until the scope ends, with the system's clock.
+pub fn run_controllers(scope: &Scope, view: Arc<dyn View>, clients: Clients, controllers: Vec<Box<dyn Controller>>) {
+    Driver { scope: scope.clone(), view, clients, clock: Clock::system() }.start(controllers);
+}
+
+impl Driver {
+    /// Starts a task for each controller, one for events and one that keeps discovery up to date.
+    pub fn start(self, controllers: Vec<Box<dyn Controller>>) {
+        let (records, inbox) = mpsc::channel(RECORDS_MAX);
+        self.scope.spawn_until_cancelled("events", record_all(inbox, self.clock.clone()));
+        let catalog = Arc::new(Catalog::default());
+        let mut everything = Vec::new();
+        for controller in controllers {
+            let (sender, changes) = mpsc::unbounded_channel();
+            if let Some(all) = controller.watches_all() {
+                everything.push((all.ignored, sender.clone()));
+            }
+            let worker = Worker {
+                client: (self.clients)(controller.component()),
+                view: Arc::new(Informed { view: self.view.clone(), catalog: catalog.clone() }),
+                catalog: catalog.clone(),
+                controller: controller.into(),
+                clock: self.clock.clone(),
+                records: records.clone(),
+                queue: Queue::default(),
+                waiting: HashMap::new(),
+                outcomes: HashMap::new(),
+            };
+            self.scope.spawn_until_cancelled("controller", worker.run(sender, changes));
+        }
+        let client = (self.clients)("generic-garbage-collector");
+        self.scope.spawn_until_cancelled("discovery", discover(client, catalog, self.view.clone(), everything));
+    }
+}
+
+type Noted = (Resource, Change);
+/// Unbounded because a cache must never wait for a controller; it holds what came since the loop's last turn.
+type Notes = mpsc::UnboundedSender<Noted>;
+
+fn follow(view: &dyn View, resource: &Resource, notes: Notes) {
+    let sink = move |resource: &Resource, change: &Change| {
+        let _ = notes.send((resource.clone(), change.clone()));
+    };
+    view.subscribe(resource, Arc::new(sink));
+}
+
+async fn record_all(mut inbox: mpsc::Receiver<Record>, clock: Clock) {
+    let mut recorder = Recorder::default();
+    while let Some(record) = inbox.recv().await {
+        recorder.record(record, clock.now()).await;
+    }
+}
+
+/// Learns what is on offer at start and when custom resources or aggregated servers change.
+async fn discover(
+    client: Client,
+    catalog: Arc<Catalog>,
+    view: Arc<dyn View>,
+    everything: Vec<(&'static [Resource], Notes)>,
+) {
+    let (sender, mut changes) = mpsc::unbounded_channel();
+    let mut followed = std::collections::BTreeSet::new();
+    let mut first = true;
+    loop {
+        if let Err(error) = catalog.refresh(&client).await {
+            tracing::debug!(%error, "discovery failed");
+            tokio::time::sleep(DISCOVERY_RETRY).await;
+            continue;
+        }
+        for known in catalog.known().iter().filter(|known| followed.insert(known.resource.clone())) {
+            for (_, notes) in everything.iter().filter(|(ignored, _)| !ignored.contains(&known.resource)) {
+                follow(view.as_ref(), &known.resource, notes.clone());
+            }
+        }
+        if std::mem::take(&mut first) {
+            for (group, plural) in
+                [("apiextensions.k8s.io", "customresourcedefinitions"), ("apiregistration.k8s.io", "apiservices")]
+            {
+                follow(view.as_ref(), &Resource::new(group, plural), sender.clone());
+            }
+        }
+        if changes.recv().await.is_none() {
+            return;
+        }
+        tokio::time::sleep(DISCOVERY_RETRY).await;
+        while changes.try_recv().is_ok() {}
+    }
+}
+
+struct Worker {
+    controller: Arc<dyn Controller>,
+    view: Arc<Informed>,
+    catalog: Arc<Catalog>,
+    client: Client,
+    clock: Clock,
+    records: mpsc::Sender<Record>,
+    queue: Queue,
+    /// Own writes that the view has not shown yet, and until when to wait for them.
+    waiting: HashMap<Key, (Vec<Written>, Instant)>,
+    outcomes: HashMap<Key, Outcome>,
+}
+
+type InFlight = FuturesUnordered<BoxFuture<'static, (Key, Plan, Done)>>;
+
+impl Worker {
+    async fn run(mut self, notes: Notes, mut changes: mpsc::UnboundedReceiver<Noted>) {
+        self.synced(&notes).await;
+        for key in self.controller.standing_keys() {
+            self.queue.add(key);
+        }
+        let mut in_flight = InFlight::new();
+        loop {
+            self.start_due(&mut in_flight);
+            let due = self.queue.next_due();
+            tokio::select! {
+                note = changes.recv() => {
+                    let Some(note) = note else { return };
+                    self.note(&note);
+                    while let Ok(note) = changes.try_recv() {
+                        self.note(&note);
+                    }
+                }
+                Some((key, plan, done)) = in_flight.next() => self.finish(key, plan, done),
+                () = sleep_until(due) => {}
+            }
+        }
+    }
+
+    /// Subscribes to everything that decisions read and waits until it is there.
+    async fn synced(&self, notes: &Notes) {
+        let watched: Vec<Resource> = self.controller.watches().into_iter().map(|watch| watch.resource).collect();
+        let all: Vec<Resource> = watched.into_iter().chain(self.controller.reads()).collect();
+        for (at, resource) in all.iter().enumerate() {
+            if !all[..at].contains(resource) {
+                follow(self.view.as_ref(), resource, notes.clone());
+            }
+        }
+        while !all.iter().all(|resource| self.view.is_synced(resource)) {
+            tokio::time::sleep(SYNC_CHECK).await;
+        }
+    }
+
+    /// Finds the keys that a changed object stands for, as it was and as it is.
+    fn note(&mut self, (resource, change): &Noted) {
+        let mut keys = Vec::new();
+        let view: &dyn View = self.view.as_ref();
+        for object in [&change.old, &change.new].into_iter().flatten() {
+            for watch in self.controller.watches().iter().filter(|watch| watch.resource == *resource) {
+                keys.extend((watch.keys)(view, object));
+            }
+            if let Some(all) = self.controller.watches_all().filter(|all| !all.ignored.contains(resource)) {
+                keys.extend((all.keys)(view, resource, object));
+            }
+        }
+        for key in keys {
+            self.queue.add(key);
+        }
+    }
+
+    fn start_due(&mut self, in_flight: &mut InFlight) {
+        while in_flight.len() < self.controller.concurrency_max() {
+            let now = Instant::now();
+            let Some(key) = self.queue.take(now) else { return };
+            if self.must_wait(&key, now) {
+                self.queue.add_at(key.clone(), now + OWN_WRITE_CHECK);
+                self.queue.done(&key);
+                continue;
+            }
+            let last = self.outcomes.remove(&key).unwrap_or_default();
+            let plan = self.controller.reconcile(self.view.as_ref(), &key, &last, self.clock.now());
+            if plan.is_empty() {
+                self.finish(key, plan, Done::default());
+                continue;
+            }
+            tracing::debug!(controller = self.controller.name(), namespace = key.namespace, name = key.name, ?plan);
+            let (client, catalog) = (self.client.clone(), self.catalog.clone());
+            in_flight.push(Box::pin(async move {
+                let done = execute(&client, &catalog, &plan).await;
+                (key, plan, done)
+            }));
+        }
+    }
+
+    fn must_wait(&mut self, key: &Key, now: Instant) -> bool {
+        let Some((written, until)) = self.waiting.get_mut(key) else { return false };
+        let view = &self.view;
+        written.retain(|written| !shows(view.as_ref(), written));
+        let wait = !written.is_empty() && now < *until;
+        if !wait {
+            self.waiting.remove(key);
+        }
+        wait
+    }
+
+    fn finish(&mut self, key: Key, plan: Plan, done: Done) {
+        let now = Instant::now();
+        self.record(&plan, &done);
+        let written: Vec<Written> = done.written.into_iter().flatten().collect();
+        if !written.is_empty() {
+            self.waiting.insert(key.clone(), (written, now + OWN_WRITE_WAIT_MAX));
+        }
+        if let Some(error) = &done.outcome.error {
+            let (namespace, name) = (&key.namespace, &key.name);
+            tracing::debug!(controller = self.controller.name(), namespace, name, %error, "plan failed");
+            let failures = self.queue.fail(&key, now);
+            self.outcomes.insert(key.clone(), Outcome { failures, ..done.outcome });
+        } else {
+            self.queue.succeed(&key);
+            if !plan.asks.is_empty() {
+                self.outcomes.insert(key.clone(), done.outcome);
+                self.queue.add(key.clone());
+            }
+            if let Some(after) = plan.wake_after {
+                self.queue.add_at(key.clone(), now + after);
+            }
+        }
+        self.queue.done(&key);
+    }
+
+    fn record(&self, plan: &Plan, done: &Done) {
+        for note in &plan.events {
+            let mut note = note.clone();
+            if let Some(at) = note.of_write {
+                let Some(Some(written)) = done.written.get(at) else { continue };
+                note.message = note.message.replace("{name}", &written.name);
+            }
+            let record = Record { client: self.client.clone(), component: self.controller.component(), note };
+            if self.records.try_send(record).is_err() {
+                tracing::debug!(controller = self.controller.name(), "too many events, one is dropped");
+            }
+        }
+    }
+}
+
+/// Whether the view has caught up with a write.
+fn shows(view: &dyn View, written: &Written) -> bool {
+    let seen = view.revision(&written.resource);
+    if seen == 0 || (!written.deleted && seen >= written.revision) {
+        return true;
+    }
+    match view.get(&written.resource, &written.namespace, &written.name) {
+        None => written.deleted,
+        Some(object) if object.meta.uid != written.uid => !written.uid.is_empty(),
+        Some(object) if written.deleted => object.meta.is_deleting(),
+        Some(object) => object.revision >= written.revision,
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

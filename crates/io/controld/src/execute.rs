@@ -1,0 +1,230 @@
+//! Carrying a plan out: writes in order, runs of creations and deletions in growing batches, then events and asks.
+
+use coracle_client::verbs::Preconditions;
+use coracle_client::{Client, ClientError, DeleteOptions, ListOptions, ObjectPath, Patch, WriteOptions};
+use coracle_meta::{Resource, Status};
+use coracle_reconcile::{Answer, Ask, Outcome, Plan, Propagation, Write};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::catalog::Catalog;
+
+/// Creations of one run that are under way together at most; runs start with one and double, as upstream's do, so that
+/// a quota that is used up costs one refusal and not a thousand.
+const BATCH_MAX: usize = 64;
+
+/// A write as the server answered it: what a view must show before the same key is decided about again.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub resource: Resource,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub revision: u64,
+    pub deleted: bool,
+}
+
+/// What carrying out came to.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// By the write's place in the plan; `None` from the first failure on.
+    pub written: Vec<Option<Written>>,
+    pub outcome: Outcome,
+}
+
+/// Carries out writes until one fails, then asks.
+pub async fn execute(client: &Client, catalog: &Catalog, plan: &Plan) -> Done {
+    let mut done = Done { written: vec![None; plan.writes.len()], outcome: Outcome::default() };
+    let mut next = 0;
+    while next < plan.writes.len() {
+        let run = run_length(&plan.writes[next..]);
+        let mut batch = 1;
+        let end = next + run;
+        while next < end {
+            let until = (next + batch).min(end);
+            let results = join_all(plan.writes[next..until].iter().map(|write| send(client, catalog, write))).await;
+            for (at, result) in results.into_iter().enumerate() {
+                match result {
+                    Ok(written) => done.written[next + at] = Some(written),
+                    Err(error) if done.outcome.error.is_none() => done.outcome.error = Some(error.into_status()),
+                    Err(_) => {}
+                }
+            }
+            if done.outcome.error.is_some() {
+                return done;
+            }
+            (next, batch) = (until, (batch * 2).min(BATCH_MAX));
+        }
+    }
+    for ask in &plan.asks {
+        done.outcome.answers.push(answer(client, catalog, ask).await);
+    }
+    done
+}
+
+/// How many of the first writes may go out together: creations, or deletions, of one resource.
+fn run_length(writes: &[Write]) -> usize {
+    let class = |write: &Write| match write {
+        Write::Create { resource, .. } => Some((true, resource.clone())),
+        Write::Delete { resource, .. } => Some((false, resource.clone())),
+        _ => None,
+    };
+    let Some(first) = writes.first().and_then(class) else { return 1 };
+    writes.iter().take_while(|write| class(write).as_ref() == Some(&first)).count()
+}
+
+async fn send(client: &Client, catalog: &Catalog, write: &Write) -> Result<Written, ClientError> {
+    let options = WriteOptions::default();
+    let (resource, namespace, name, object) = match write {
+        Write::Create { resource, namespace, object } => {
+            let made = client.create(&catalog.version(resource), namespace, object, &options).await?;
+            (resource, namespace, None, made)
+        }
+        Write::Patch { resource, namespace, name, subresource, uid, resource_version, patch } => {
+            let path = ObjectPath::new(catalog.version(resource), namespace, name);
+            let path = path.subresource(subresource.unwrap_or_default());
+            let patch = Patch::Merge(guarded(patch, uid, resource_version.as_deref()));
+            (resource, namespace, Some(name), client.patch(&path, &patch, &options).await?)
+        }
+        Write::Replace { resource, namespace, name, subresource, object } => {
+            let path = ObjectPath::new(catalog.version(resource), namespace, name).subresource(*subresource);
+            (resource, namespace, Some(name), client.replace(&path, object, &options).await?)
+        }
+        Write::Delete { resource, namespace, name, .. } => {
+            return delete(client, catalog, write).await.map(|uid| Written {
+                resource: resource.clone(),
+                namespace: namespace.clone(),
+                name: name.clone(),
+                uid,
+                revision: 0,
+                deleted: true,
+            });
+        }
+    };
+    let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
+    Ok(Written {
+        resource: resource.clone(),
+        namespace: namespace.clone(),
+        name: name.cloned().unwrap_or_else(|| text("name")),
+        uid: text("uid"),
+        revision: text("resourceVersion").parse().unwrap_or(0),
+        deleted: false,
+    })
+}
+
+/// An object that is gone already was deleted well.
+async fn delete(client: &Client, catalog: &Catalog, write: &Write) -> Result<String, ClientError> {
+    let Write::Delete { resource, namespace, name, uid, resource_version, grace_seconds, propagation } = write else {
+        unreachable!("only deletions come here");
+    };
+    let options = DeleteOptions {
+        grace_period_seconds: *grace_seconds,
+        propagation_policy: propagation.map(|propagation| match propagation {
+            Propagation::Background => "Background",
+            Propagation::Foreground => "Foreground",
+            Propagation::Orphan => "Orphan",
+        }),
+        preconditions: Some(Preconditions {
+            uid: (!uid.is_empty()).then(|| uid.clone()),
+            resource_version: resource_version.clone(),
+        }),
+        dry_run: Vec::new(),
+    };
+    match client.delete(&ObjectPath::new(catalog.version(resource), namespace, name), &options).await {
+        Err(ClientError::Status(status)) if status.is_not_found() => Ok(uid.clone()),
+        other => other.map(|_| uid.clone()),
+    }
+}
+
+/// The patch with what must hold for it: the object's uid and, where given, its resource version.
+fn guarded(patch: &Value, uid: &str, resource_version: Option<&str>) -> Value {
+    let mut patch = patch.clone();
+    if !uid.is_empty() {
+        patch["metadata"]["uid"] = json!(uid);
+    }
+    if let Some(version) = resource_version {
+        patch["metadata"]["resourceVersion"] = json!(version);
+    }
+    patch
+}
+
+async fn answer(client: &Client, catalog: &Catalog, ask: &Ask) -> Answer {
+    let answered = match ask {
+        Ask::Read { resource, namespace, name } => read(client, catalog, resource, namespace, name).await,
+        Ask::Discovery => discover(client, catalog).await,
+        Ask::Remaining { namespace } => remaining(client, catalog, namespace).await,
+        Ask::DeleteAll { resource, namespace } => {
+            let options = DeleteOptions { propagation_policy: Some("Background"), ..DeleteOptions::default() };
+            let resource = catalog.version(resource);
+            let all = ListOptions::default();
+            client.delete_collection(&resource, namespace, &all, &options).await.map(|_| Answer::Done)
+        }
+    };
+    answered.unwrap_or_else(|error| Answer::Failed(error.into_status()))
+}
+
+async fn read(
+    client: &Client,
+    catalog: &Catalog,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+) -> Result<Answer, ClientError> {
+    match client.get(&ObjectPath::new(catalog.version(resource), namespace, name)).await {
+        Ok(object) => Ok(Answer::Object(Some(object))),
+        Err(ClientError::Status(Status { code: 404, .. })) => Ok(Answer::Object(None)),
+        Err(error) => Err(error),
+    }
+}
+
+async fn discover(client: &Client, catalog: &Catalog) -> Result<Answer, ClientError> {
+    catalog.refresh(client).await?;
+    let known = catalog.known();
+    let list = known.iter().map(|known| {
+        json!({"group": known.kind.group, "version": known.kind.version, "kind": known.kind.kind,
+               "name": known.resource.plural, "namespaced": known.namespaced})
+    });
+    Ok(Answer::Resources(list.collect()))
+}
+
+async fn remaining(client: &Client, catalog: &Catalog, namespace: &str) -> Result<Answer, ClientError> {
+    let (mut resources, mut finalizers) = (Vec::new(), std::collections::BTreeMap::<String, usize>::new());
+    if catalog.known().is_empty() {
+        catalog.refresh(client).await?;
+    }
+    for known in catalog.known().iter().filter(|known| known.namespaced) {
+        let resource = catalog.version(&known.resource);
+        let list = client.list(&resource, namespace, &ListOptions::default()).await?;
+        if list.items.is_empty() {
+            continue;
+        }
+        resources.push((known.resource.to_string(), list.items.len()));
+        for item in &list.items {
+            for finalizer in item["metadata"]["finalizers"].as_array().into_iter().flatten() {
+                *finalizers.entry(finalizer.as_str().unwrap_or_default().to_owned()).or_default() += 1;
+            }
+        }
+    }
+    Ok(Answer::Remaining { resources, finalizers: finalizers.into_iter().collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn creations_of_one_resource_go_out_together() {
+        let create = |plural| Write::Create {
+            resource: Resource::new("", plural),
+            namespace: String::new(),
+            object: Value::Null,
+        };
+        assert_eq!(run_length(&[create("pods"), create("pods"), create("events")]), 2);
+    }
+
+    #[test]
+    fn a_patch_carries_what_must_hold() {
+        let patch = guarded(&json!({"status": {}}), "u", Some("7"));
+        assert_eq!(patch, json!({"status": {}, "metadata": {"uid": "u", "resourceVersion": "7"}}));
+    }
+}

@@ -1,1 +1,14 @@
-//! To be written.
+//! What the network should be: which pod has which address, and which packet filter makes Services work. Everything
+//! here is plain data that can be compared, so that a change is a difference and a difference is a batch. It touches no
+//! kernel; `io/podnet` and `io/proxy` carry out what is decided here.
+
+pub mod cidr;
+pub mod ipam;
+pub mod service;
+pub mod rules;
+pub mod podrules;
+pub mod nft;
+pub mod wire;
+
+pub use cidr::Cidr;
+pub use ipam::Ipam;

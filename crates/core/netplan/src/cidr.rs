@@ -44,8 +44,7 @@ impl Cidr {
     }
 
     pub fn contains(&self, address: IpAddr) -> bool {
-        address.is_ipv4() == self.is_ipv4()
-            && number(address) & mask(address, self.prefix) == number(self.address)
+        address.is_ipv4() == self.is_ipv4() && number(address) & mask(address, self.prefix) == number(self.address)
     }
 
     /// Whether the two share an address.

@@ -4,10 +4,10 @@
 
 pub mod cidr;
 pub mod ipam;
-pub mod service;
-pub mod rules;
-pub mod podrules;
 pub mod nft;
+pub mod podrules;
+pub mod rules;
+pub mod service;
 pub mod wire;
 
 pub use cidr::Cidr;

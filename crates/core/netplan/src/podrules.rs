@@ -25,9 +25,7 @@ pub fn pod_table(name: &str, bridge: &str, node_range: Cidr, cluster_range: Cidr
     table.base("nat-postrouting", at(BaseKind::Nat, Hook::Postrouting, SOURCE_TRANSLATION), vec![outward]);
     if node_range.is_ipv4() {
         let loopback = Cidr::new([127, 0, 0, 0].into(), 8).expect("8 bits fit an IPv4 address");
-        let dropped = |side| {
-            vec![from_bridge(), Expr::Address(side, Test::Is, loopback), Expr::Verdict(Verdict::Drop)]
-        };
+        let dropped = |side| vec![from_bridge(), Expr::Address(side, Test::Is, loopback), Expr::Verdict(Verdict::Drop)];
         table.base(
             "filter-prerouting",
             at(BaseKind::Filter, Hook::Prerouting, BEFORE_TRACKING),

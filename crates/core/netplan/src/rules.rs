@@ -153,8 +153,7 @@ impl<'a> Reach<'a> {
         let usable = |near: bool| {
             let among = |state| -> Vec<&'a Endpoint> {
                 let in_reach = endpoints.iter().filter(|endpoint| !near || endpoint.node.as_deref() == Some(node));
-                let mut found: Vec<&Endpoint> =
-                    in_reach.filter(|endpoint| endpoint.state == state).copied().collect();
+                let mut found: Vec<&Endpoint> = in_reach.filter(|endpoint| endpoint.state == state).copied().collect();
                 found.sort();
                 found.dedup_by_key(|endpoint| (endpoint.address, endpoint.port));
                 found
@@ -243,9 +242,7 @@ impl One<'_> {
             return;
         }
         let chain = self.chain_name("firewall");
-        let allowed = |range: Cidr| {
-            vec![Expr::Address(Side::Source, Test::Is, range), Expr::Verdict(Verdict::Return)]
-        };
+        let allowed = |range: Cidr| vec![Expr::Address(Side::Source, Test::Is, range), Expr::Verdict(Verdict::Return)];
         let mut rules: Vec<Rule> = own.map(|range| allowed(*range)).collect();
         // A node may be a client of its own load balancer's address.
         rules.extend(balanced.iter().map(|address| allowed(Cidr::host(*address))));
@@ -354,9 +351,9 @@ fn is_ipv4(family: Family) -> bool {
 /// A name of at most what the kernel takes, told apart by a hash and telling by its text.
 fn named(prefix: &str, text: &str) -> String {
     const TEXT_BYTES_MAX: usize = 200;
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    });
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     let end = text.len().min(TEXT_BYTES_MAX);
     format!("{prefix}-{:08X}-{}", (hash ^ (hash >> 32)) as u32, text.get(..end).unwrap_or_default())
 }

@@ -47,8 +47,7 @@ impl Socket {
             Family::Route => None,
             Family::Netfilter => Some(netlink::NETFILTER),
         };
-        let socket =
-            rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+        let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         let timeout = std::time::Duration::from_secs(10);
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(timeout))?;
         Ok(Socket { socket })

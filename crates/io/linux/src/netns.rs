@@ -16,10 +16,11 @@ where
 {
     let namespace = std::fs::File::open(path)?;
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("netns".into()).stack_size(256 << 10).spawn_scoped(scope, || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-            Ok(work())
-        })?;
+        let thread =
+            std::thread::Builder::new().name("netns".into()).stack_size(256 << 10).spawn_scoped(scope, || {
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+                Ok(work())
+            })?;
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the work in the network namespace panicked")))
     })
 }

@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use coracle_linux::netlink::{Family as Kernel, Socket};
+pub use coracle_netplan::Cidr;
+use coracle_netplan::cidr::octets;
 use coracle_netplan::ipam::IpamError;
 use coracle_netplan::nft::{Family, encode, remove_table, replace};
 use coracle_netplan::podrules::pod_table;
-pub use coracle_netplan::Cidr;
 
 mod forwarding;
 mod leases;
@@ -176,6 +177,7 @@ impl PodNetwork {
             mtu: self.options.mtu,
             alias: &alias,
             netns: namespace.as_fd(),
+            mac: pod_mac(address),
         };
         let mut links = Links::open()?;
         match links.add_veth(&veth) {
@@ -235,6 +237,12 @@ fn table_name(cluster: &str) -> String {
 
 fn link_name(cluster: &str, sandbox: &str) -> String {
     format!("cv{:013x}", hash(&format!("{cluster}/{sandbox}")) & 0xf_ffff_ffff_ffff)
+}
+
+/// Made of the address, so that whoever remembers the one finds the other when an address is used again.
+fn pod_mac(address: IpAddr) -> [u8; 6] {
+    let [.., a, b, c, d] = octets(address)[..] else { return [2; 6] };
+    [0x0a, 0x58, a, b, c, d]
 }
 
 /// An alias shows an operator whose link it is, and tells a restarted node which lease it stands for.

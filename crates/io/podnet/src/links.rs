@@ -57,6 +57,8 @@ pub struct Veth<'a> {
     pub mtu: u32,
     pub alias: &'a str,
     pub netns: BorrowedFd<'a>,
+    /// Of the pod's end.
+    pub mac: [u8; 6],
 }
 
 /// A conversation with the namespace of the thread that opened it.
@@ -110,7 +112,8 @@ impl Links {
                 info.put_text(INFO_KIND, "veth").nest(INFO_DATA, |data| {
                     data.nest(VETH_PEER, |peer| {
                         peer.raw(&link_header(0, 0, 0)).put_text(LINK_NAME, veth.pod_name);
-                        peer.put_u32(LINK_MTU, veth.mtu).put_u32(LINK_NETNS_FD, veth.netns.as_raw_fd() as u32);
+                        peer.put(LINK_MAC, &veth.mac).put_u32(LINK_MTU, veth.mtu);
+                        peer.put_u32(LINK_NETNS_FD, veth.netns.as_raw_fd() as u32);
                     });
                 });
             });

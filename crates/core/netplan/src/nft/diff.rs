@@ -114,10 +114,7 @@ mod tests {
             commands,
             [
                 Command::DeleteElements("ports".into(), vec![vec![Datum::Port(1)]]),
-                Command::AddElements(
-                    "ports".into(),
-                    vec![(vec![Datum::Port(2)], Some(Verdict::Goto("a".into())))]
-                ),
+                Command::AddElements("ports".into(), vec![(vec![Datum::Port(2)], Some(Verdict::Goto("a".into())))]),
             ]
         );
     }

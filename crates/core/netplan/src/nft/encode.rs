@@ -148,12 +148,7 @@ impl Batch<'_> {
         });
     }
 
-    fn elements<'k>(
-        &mut self,
-        kind: u16,
-        set: &str,
-        elements: impl Iterator<Item = (&'k Key, Option<&'k Verdict>)>,
-    ) {
+    fn elements<'k>(&mut self, kind: u16, set: &str, elements: impl Iterator<Item = (&'k Key, Option<&'k Verdict>)>) {
         let single_width = |key: &Key| if key.len() == 1 { 1 } else { 4 };
         self.message(kind, if kind == NEW_ELEMENT { flag::CREATE } else { 0 }, |writer| {
             writer.put_text(2, set).nest(3, |list| {

@@ -11,7 +11,7 @@ mod encode;
 mod expressions;
 
 pub use diff::{Command, diff, replace};
-pub use encode::{encode, remove_table, tables_request, table_name};
+pub use encode::{encode, remove_table, table_name, tables_request};
 
 /// The bit of a packet's mark that asks for masquerading: kube-proxy's own.
 pub const MARK_MASQUERADE: u32 = 0x4000;
@@ -181,7 +181,9 @@ pub enum Content {
     Keys(BTreeSet<Key>),
     Verdicts(BTreeMap<Key, Verdict>),
     /// Filled by packets; a key is forgotten after so many seconds.
-    Remembered { seconds: u32 },
+    Remembered {
+        seconds: u32,
+    },
 }
 
 /// A value for every field of a set's key.

@@ -138,8 +138,7 @@ fn a_client_stays_with_its_endpoint() {
     let mut world = world(vec![endpoint("10.42.0.2", "here", Ready), endpoint("10.42.0.3", "here", Ready)]);
     world.service().affinity_seconds = Some(60);
     let table = world.table();
-    let remembered =
-        table.sets.values().filter(|set| set.content == Content::Remembered { seconds: 60 }).count();
+    let remembered = table.sets.values().filter(|set| set.content == Content::Remembered { seconds: 60 }).count();
     assert_eq!(remembered, 2);
     assert_eq!(table.chains[target(&table, SERVICE_IPS)].rules.len(), 3);
 }

@@ -2,7 +2,11 @@
 //! the writer's always-written fields, and protobuf. It knows no kind's rules and does no I/O; it exists so that every
 //! part of the server that walks an object walks it by the same description.
 
+pub mod json;
 pub mod model;
+mod output;
 mod table;
 
+pub use json::{Empty, Read, ReadError, Reading, Unknown, read_json, read_type_meta, read_value};
 pub use model::{AnyForm, Field, ListType, Patch, Presence, Proto, Schema, Shape, Tagged, Type, TypeId, UnknownMembers};
+pub use output::write_defaults;

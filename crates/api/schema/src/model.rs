@@ -102,12 +102,12 @@ pub enum Shape {
 pub enum AnyForm {
     /// The JSON text in field 1: `RawExtension`, `JSON`, `FieldsV1`.
     Raw,
-    /// `JSONSchemaPropsOrBool`.
-    SchemaOrBool,
+    /// `JSONSchemaPropsOrBool`, with the type of the schema.
+    SchemaOrBool(TypeId),
     /// `JSONSchemaPropsOrArray`.
-    SchemaOrArray,
+    SchemaOrArray(TypeId),
     /// `JSONSchemaPropsOrStringArray`.
-    SchemaOrStrings,
+    SchemaOrStrings(TypeId),
 }
 
 /// When a field is written, following the Go type behind it.

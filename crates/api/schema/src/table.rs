@@ -1,7 +1,8 @@
 //! The built-in table: every type of Kubernetes v1.36 as lines of text, written by `cargo xtask gen-schema`.
 //!
 //! `T NAME [g] [GROUP/VERSION/KIND…]` opens a type (`g`: atomic); `F NAME SHAPE FACT…` is one of its fields. Shapes are
-//! one letter each, `[` and `{` before it make a list and a map of it, `#N` is the N-th type. Facts: `r` required; `p`,
+//! one letter each, `[` and `{` before it make a list and a map of it, `#N` is the N-th type, `B`, `A` and `S`
+//! before its number allow a shorter form. Facts: `r` required; `p`,
 //! `v`, `a`, `n` the presence (pointer, value, always, null); `ls` and `lm:KEY,…` the list type; `g` atomic; `pm` and
 //! `pr` the patch strategies, `pk:KEY` the merge key; `w` wrapped; `e:VALUE,…` the allowed values; numbers with dots the
 //! path in protobuf.
@@ -99,10 +100,11 @@ fn parse_fact(field: &mut Field, word: &str) {
 
 fn parse_shape(code: &str) -> Shape {
     let rest = code.get(1..).unwrap_or_default();
+    let target = || TypeId(rest.parse().expect("the table's type numbers are numbers"));
     match code.as_bytes().first() {
         Some(b'[') => Shape::List(Box::new(parse_shape(rest))),
         Some(b'{') => Shape::Map(Box::new(parse_shape(rest))),
-        Some(b'#') => Shape::Message(TypeId(rest.parse().expect("the table's type numbers are numbers"))),
+        Some(b'#') => Shape::Message(target()),
         Some(b'b') => Shape::Bool,
         Some(b'i') => Shape::Int32,
         Some(b'l') => Shape::Int64,
@@ -114,9 +116,9 @@ fn parse_shape(code: &str) -> Shape {
         Some(b'u') => Shape::MicroTime,
         Some(b'd') => Shape::Duration,
         Some(b'a') => Shape::Any(AnyForm::Raw),
-        Some(b'B') => Shape::Any(AnyForm::SchemaOrBool),
-        Some(b'A') => Shape::Any(AnyForm::SchemaOrArray),
-        Some(b'S') => Shape::Any(AnyForm::SchemaOrStrings),
+        Some(b'B') => Shape::Any(AnyForm::SchemaOrBool(target())),
+        Some(b'A') => Shape::Any(AnyForm::SchemaOrArray(target())),
+        Some(b'S') => Shape::Any(AnyForm::SchemaOrStrings(target())),
         _ => Shape::String,
     }
 }

@@ -12,6 +12,8 @@ use super::protobuf::{Message, Messages, key, plain};
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const CRD: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
 
+const SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+
 /// Types whose JSON is not an object with fields: their shapes have a letter.
 fn special(definition: &str) -> Option<char> {
     let (package, name) = definition.rsplit_once('.').unwrap_or_default();
@@ -86,7 +88,10 @@ impl Joined<'_> {
     fn shape(&self, property: &Property) -> anyhow::Result<String> {
         if let Some(target) = property.target() {
             let number = self.numbers.get(target).map(|number| format!("#{number}"));
-            let letter = special(target).map(String::from);
+            let letter = special(target).map(|letter| match letter {
+                'A' | 'B' | 'S' => format!("{letter}{}", self.numbers[SCHEMA]),
+                letter => letter.into(),
+            });
             return letter.or(number).with_context(|| format!("unknown definition {target}"));
         }
         let element = |inner: &Option<Box<Property>>| inner.as_deref().map_or(Ok("s".into()), |inner| self.shape(inner));

@@ -1,0 +1,6 @@
+//! The reader, the writer and protobuf, held against objects of every type in the table.
+
+#[path = "it/reading.rs"]
+mod reading;
+#[path = "it/samples.rs"]
+mod samples;

@@ -12,7 +12,7 @@ use coracle_meta::Value;
 
 use crate::model::{Schema, TypeId};
 
-pub(crate) use scalar::zero;
+pub(crate) use scalar::{quantity as canonical_quantity, zero};
 pub use scan::{DEPTH_MAX, SyntaxError};
 
 /// What to do about unknown and duplicate fields: the `fieldValidation` of a request.

@@ -5,8 +5,10 @@
 pub mod json;
 pub mod model;
 mod output;
+pub mod proto;
 mod table;
 
 pub use json::{Empty, Read, ReadError, Reading, Unknown, read_json, read_type_meta, read_value};
 pub use model::{AnyForm, Field, ListType, Patch, Presence, Proto, Schema, Shape, Tagged, Type, TypeId, UnknownMembers};
 pub use output::write_defaults;
+pub use proto::{WriteError, read_proto, write_proto};

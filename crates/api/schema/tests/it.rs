@@ -1,5 +1,7 @@
 //! The reader, the writer and protobuf, held against objects of every type in the table.
 
+#[path = "it/protobuf.rs"]
+mod protobuf;
 #[path = "it/reading.rs"]
 mod reading;
 #[path = "it/samples.rs"]

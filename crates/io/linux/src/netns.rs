@@ -2,8 +2,10 @@
 //! that came back from a namespace by mistake too late would serve somebody else's sockets.
 
 use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -23,4 +25,9 @@ where
             })?;
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the work in the network namespace panicked")))
     })
+}
+
+/// A connection made from inside the namespace; blocks up to `timeout`.
+pub fn connect(path: &Path, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+    run_in(path, || TcpStream::connect_timeout(&address, timeout))?
 }

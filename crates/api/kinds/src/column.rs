@@ -56,18 +56,17 @@ impl Column {
 pub const NAME: Column = text("Name", name).named().about("The name of the object, unique within its namespace.");
 pub const AGE: Column = text("Age", age).about("How long ago the object was created.");
 
+pub const CREATED: Column = Column {
+    name: "Created At",
+    kind: "date",
+    format: "",
+    description: "When the object was created.",
+    priority: 0,
+    cell: |object, _| Value::string(object.str_at(&["metadata", "creationTimestamp"])),
+};
+
 /// What a kind without columns of its own shows.
-pub const STANDARD: &[Column] = &[
-    NAME,
-    Column {
-        name: "Created At",
-        kind: "date",
-        format: "",
-        description: "When the object was created.",
-        priority: 0,
-        cell: |object, _| Value::string(object.str_at(&["metadata", "creationTimestamp"])),
-    },
-];
+pub const STANDARD: &[Column] = &[NAME, CREATED];
 pub const NAME_AND_AGE: &[Column] = &[NAME, AGE];
 
 pub fn name(object: &Value, _: Timestamp) -> Value {

@@ -6,7 +6,10 @@ pub mod kind;
 pub mod object_meta;
 pub mod rules;
 pub mod scale;
+pub mod shapes;
 mod table;
+
+pub mod core;
 
 pub use column::Column;
 pub use kind::{Kind, Scope, Storage, Subresource, Version};

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use coracle_meta::Resource;
 
+use crate::core;
 use crate::kind::Scope::{Cluster, Namespaced};
 use crate::kind::{Kind, Subresource, Version};
 
@@ -61,22 +62,22 @@ const fn namespaced(
 #[rustfmt::skip] // a line is a kind
 static KINDS: &[Kind] = &[
     namespaced("", "Binding", "bindings", V1).not_kept(CREATE),
-    kind("", "ComponentStatus", "componentstatuses", V1).not_kept(&["get", "list"]).short(&["cs"]),
-    namespaced("", "ConfigMap", "configmaps", V1).short(&["cm"]),
-    namespaced("", "Endpoints", "endpoints", V1).short(&["ep"]).under("services/endpoints"),
-    namespaced("", "Event", "events", V1).short(&["ev"]),
-    namespaced("", "LimitRange", "limitranges", V1).short(&["limits"]),
-    kind("", "Namespace", "namespaces", V1).short(&["ns"]).without_collection_delete().parts(&[Subresource::of("finalize", "", &["update"]), Subresource::STATUS]),
-    kind("", "Node", "nodes", V1).short(&["no"]).under("minions").parts(&[Subresource::of("proxy", "NodeProxyOptions", PROXY), Subresource::STATUS]),
-    namespaced("", "PersistentVolumeClaim", "persistentvolumeclaims", V1).short(&["pvc"]).parts(STATUS),
-    kind("", "PersistentVolume", "persistentvolumes", V1).short(&["pv"]).parts(STATUS),
-    namespaced("", "Pod", "pods", V1).short(&["po"]).category(ALL).parts(POD_PARTS),
-    namespaced("", "PodTemplate", "podtemplates", V1),
-    namespaced("", "ReplicationController", "replicationcontrollers", V1).short(&["rc"]).category(ALL).under("controllers").parts(STATUS_AND_SCALE),
-    namespaced("", "ResourceQuota", "resourcequotas", V1).short(&["quota"]).parts(STATUS),
-    namespaced("", "Secret", "secrets", V1),
-    namespaced("", "ServiceAccount", "serviceaccounts", V1).short(&["sa"]).parts(TOKEN),
-    namespaced("", "Service", "services", V1).short(&["svc"]).category(ALL).under("services/specs").parts(&[Subresource::of("proxy", "ServiceProxyOptions", PROXY), Subresource::STATUS]),
+    kind("", "ComponentStatus", "componentstatuses", V1).not_kept(&["get", "list"]).short(&["cs"]).rules(core::componentstatus::RULES),
+    namespaced("", "ConfigMap", "configmaps", V1).short(&["cm"]).rules(core::configmap::RULES),
+    namespaced("", "Endpoints", "endpoints", V1).short(&["ep"]).under("services/endpoints").rules(core::endpoints::RULES),
+    namespaced("", "Event", "events", V1).short(&["ev"]).rules(core::event::RULES),
+    namespaced("", "LimitRange", "limitranges", V1).short(&["limits"]).rules(core::limitrange::RULES),
+    kind("", "Namespace", "namespaces", V1).short(&["ns"]).without_collection_delete().parts(&[Subresource::of("finalize", "", &["update"]), Subresource::STATUS]).rules(core::namespace::RULES),
+    kind("", "Node", "nodes", V1).short(&["no"]).under("minions").parts(&[Subresource::of("proxy", "NodeProxyOptions", PROXY), Subresource::STATUS]).rules(core::node::RULES),
+    namespaced("", "PersistentVolumeClaim", "persistentvolumeclaims", V1).short(&["pvc"]).parts(STATUS).rules(core::persistentvolumeclaim::RULES),
+    kind("", "PersistentVolume", "persistentvolumes", V1).short(&["pv"]).parts(STATUS).rules(core::persistentvolume::RULES),
+    namespaced("", "Pod", "pods", V1).short(&["po"]).category(ALL).parts(POD_PARTS).rules(core::pod::RULES),
+    namespaced("", "PodTemplate", "podtemplates", V1).rules(core::podtemplate::RULES),
+    namespaced("", "ReplicationController", "replicationcontrollers", V1).short(&["rc"]).category(ALL).under("controllers").parts(STATUS_AND_SCALE).rules(core::replicationcontroller::RULES),
+    namespaced("", "ResourceQuota", "resourcequotas", V1).short(&["quota"]).parts(STATUS).rules(core::resourcequota::RULES),
+    namespaced("", "Secret", "secrets", V1).rules(core::secret::RULES),
+    namespaced("", "ServiceAccount", "serviceaccounts", V1).short(&["sa"]).parts(TOKEN).rules(core::serviceaccount::RULES),
+    namespaced("", "Service", "services", V1).short(&["svc"]).category(ALL).under("services/specs").parts(&[Subresource::of("proxy", "ServiceProxyOptions", PROXY), Subresource::STATUS]).rules(core::service::RULES),
 
     kind("apiregistration.k8s.io", "APIService", "apiservices", V1).category(REGISTRATION).under("apiregistration.k8s.io/apiservices").parts(STATUS),
 

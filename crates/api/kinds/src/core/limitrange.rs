@@ -1,0 +1,85 @@
+//! LimitRanges: bounds and defaults of what pods, containers and claims ask for.
+
+use coracle_meta::field::Path;
+use coracle_meta::{ErrorList, Quantity, Value};
+
+use crate::column::{Column, NAME};
+use crate::rules::Rules;
+use crate::shapes::{quantities, within};
+
+const COLUMNS: &[Column] = &[NAME, crate::column::CREATED];
+
+const LISTS: [&str; 5] = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
+
+pub const RULES: Rules = Rules { default, validate, columns: COLUMNS, ..Rules::STANDARD };
+
+fn default(range: &mut Value, _: &str) {
+    for item in range.list_at_mut(&["spec", "limits"]) {
+        for list in LISTS {
+            within(item, &[list], quantities::canonical);
+        }
+        if item.str_at(&["type"]) != "Container" {
+            continue;
+        }
+        for (list, sources) in [("default", &["max"][..]), ("defaultRequest", &["default", "min"][..])] {
+            for source in sources {
+                if let Some(from) = item.get(source).as_map().cloned().filter(|from| !from.is_empty()) {
+                    quantities::add_missing(item.ensure(&[list]), &from);
+                }
+            }
+        }
+    }
+}
+
+fn validate(range: &Value, errors: &mut ErrorList) {
+    let path = Path::new("spec.limits");
+    let mut kinds: Vec<&str> = Vec::new();
+    for (index, item) in range.list_at(&["spec", "limits"]).iter().enumerate() {
+        let path = path.index(index);
+        let kind = item.str_at(&["type"]);
+        if kinds.contains(&kind) {
+            errors.duplicate(&path.child("type"), kind);
+        }
+        kinds.push(kind);
+        if kind == "Pod" {
+            for list in ["default", "defaultRequest"].iter().filter(|list| !item.get(list).is_empty()) {
+                errors.forbidden(&path.child(list), "may not be specified when `type` is 'Pod'");
+            }
+        }
+        validate_order(item, &path, errors);
+    }
+}
+
+/// Smaller bounds may not exceed greater ones.
+fn validate_order(item: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    let pairs = [
+        ("min", "max", "min", "min value", "max value"),
+        ("min", "defaultRequest", "defaultRequest", "min value", "default request value"),
+        ("min", "default", "default", "min value", "default value"),
+        ("defaultRequest", "max", "defaultRequest", "default request value", "max value"),
+        ("default", "max", "default", "default value", "max value"),
+        ("defaultRequest", "default", "defaultRequest", "default request value", "default limit value"),
+    ];
+    for (low, high, place, low_word, high_word) in pairs {
+        for (name, amount) in item.entries_at(&[low]) {
+            let (Ok(low), Ok(high)) = (Quantity::from_value(amount), Quantity::from_value(item.at(&[high, name])))
+            else {
+                continue;
+            };
+            if !item.at(&[pairs_member(high_word), name]).is_null() && low > high {
+                let path = path.child(place);
+                let shown = item.at(&[place, name]);
+                let detail = format!("{low_word} {low} is greater than {high_word} {high}");
+                errors.invalid(&path.key(name), shown, detail);
+            }
+        }
+    }
+}
+
+fn pairs_member(word: &str) -> &'static str {
+    match word {
+        "max value" => "max",
+        "default request value" => "defaultRequest",
+        _ => "default",
+    }
+}

@@ -1,0 +1,6 @@
+//! ServiceAccounts. They have no rules beyond those of every object.
+
+use crate::column;
+use crate::rules::Rules;
+
+pub const RULES: Rules = Rules { columns: column::NAME_AND_AGE, ..Rules::STANDARD };

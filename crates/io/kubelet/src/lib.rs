@@ -1,1 +1,118 @@
-//! To be written.
+//! The node's agent: runs the pods that are bound to its node through a container runtime, tells the API how they are,
+//! keeps the node's own object and lease, and serves the kubelet API. What is to be done for a pod is decided by
+//! `podlife`; here it is done. It names no implementation of its runtime and none of its view.
+
+mod act;
+mod container;
+mod env;
+mod events;
+mod fields;
+mod hooks;
+mod http_call;
+mod image;
+mod logs;
+mod names;
+mod node;
+mod node_context;
+mod observe;
+pub mod options;
+mod pods;
+mod prober;
+mod resources;
+pub mod runtime;
+mod sandbox;
+mod security;
+mod server;
+mod status;
+mod volumes;
+mod worker;
+
+use std::sync::Arc;
+
+use coracle_client::Client;
+use coracle_reconcile::View;
+use coracle_rt::{Clock, Scope};
+use serde::Serialize;
+
+pub use options::Options;
+pub use runtime::{Duplex, ExecRequest, Runtime, RuntimeError, Streams};
+
+use node_context::NodeContext;
+
+#[derive(Debug, thiserror::Error)]
+pub enum KubeletError {
+    #[error("making {path}")]
+    Directory {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("listening on {address}")]
+    Listen {
+        address: std::net::SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A running kubelet. It ends with its scope and leaves every container as it is.
+pub struct Kubelet {
+    node: Arc<NodeContext>,
+}
+
+/// How the kubelet is.
+#[derive(Clone, Debug, Serialize)]
+pub struct KubeletStatus {
+    pub node: String,
+    pub pods: usize,
+    pub serving: Option<std::net::SocketAddr>,
+}
+
+/// What the kubelet reaches outside of itself by.
+#[derive(Clone)]
+pub struct Connections {
+    /// Must hold Pods of this node, Secrets, ConfigMaps, Services, RuntimeClasses and the own Node.
+    pub view: Arc<dyn View>,
+    pub client: Client,
+    pub runtime: Arc<dyn Runtime>,
+    pub clock: Clock,
+}
+
+impl Kubelet {
+    /// Binds the kubelet's port, then runs everything in tasks of `scope`.
+    pub async fn start(scope: &Scope, options: Options, connections: Connections) -> Result<Kubelet, KubeletError> {
+        let scope = scope.child("kubelet");
+        for dir in [options.root_dir.join("pods"), options.log_dir.clone()] {
+            std::fs::create_dir_all(&dir)
+                .map_err(|source| KubeletError::Directory { path: dir.display().to_string(), source })?;
+        }
+        let Connections { view, client, runtime, clock } = connections;
+        let capacity = node::capacity(&options);
+        let host = options.node_name.clone();
+        let node = Arc::new(NodeContext {
+            events: events::EventSink::start(&scope, client.clone(), clock.clone(), host),
+            memory_bytes: capacity.memory_bytes,
+            allocatable: capacity.allocatable.clone(),
+            options,
+            view,
+            client,
+            runtime,
+            clock,
+            scope,
+        });
+        server::start(&node).await?;
+        node::start(&node, capacity);
+        pods::start(&node);
+        Ok(Kubelet { node })
+    }
+
+    pub fn status(&self) -> KubeletStatus {
+        let options = &self.node.options;
+        let pods = coracle_reconcile::view::resource_of::<k8s_openapi::api::core::v1::Pod>();
+        KubeletStatus {
+            node: options.node_name.clone(),
+            pods: self.node.view.by_index(&pods, coracle_reconcile::view::Index::Node, &options.node_name).len(),
+            serving: options.tls.as_ref().map(|_| options.listen),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Gives every pod of this node a worker, and carries news to it: from the API, from the runtime, from the objects that
+//! its volumes show.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_meta::{Object, Resource};
+use coracle_podlife::Presence;
+use coracle_reconcile::view::resource_of;
+use coracle_reconcile::view::{Change, Index};
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::node_context::NodeContext;
+use crate::observe::{POD_NAME, POD_NAMESPACE, POD_UID};
+use crate::worker::{self, Event, WorkerHandle};
+
+const EVENTS_RETRY: Duration = Duration::from_secs(1);
+const SYNC_LOOK: Duration = Duration::from_millis(5);
+/// How often the runtime is searched for sandboxes that no worker knows.
+const ORPHANS_LOOK: Duration = Duration::from_secs(300);
+
+/// What has changed since the router last looked: sets, so that a burst costs no more than what it is about.
+#[derive(Default)]
+struct News {
+    pods: BTreeSet<PodKey>,
+    /// Namespace and name of ConfigMaps and Secrets.
+    sources: BTreeSet<(String, String)>,
+    /// Uids of pods that something happened to in the runtime; empty for all.
+    hints: BTreeSet<String>,
+    ended: BTreeSet<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct PodKey {
+    namespace: String,
+    name: String,
+    uid: String,
+}
+
+#[derive(Default)]
+struct Inbox {
+    news: Mutex<News>,
+    notify: Notify,
+}
+
+impl Inbox {
+    fn add(&self, put: impl FnOnce(&mut News)) {
+        put(&mut self.news.lock());
+        self.notify.notify_one();
+    }
+}
+
+struct Router {
+    node: Arc<NodeContext>,
+    inbox: Arc<Inbox>,
+    workers: BTreeMap<String, WorkerHandle>,
+}
+
+/// Runs the pods of this node until the scope ends.
+pub(crate) fn start(node: &Arc<NodeContext>) {
+    let inbox = Arc::new(Inbox::default());
+    let router = Router { node: node.clone(), inbox: inbox.clone(), workers: BTreeMap::new() };
+    node.scope.spawn_until_cancelled("pods", router.run());
+    node.scope.spawn_until_cancelled("runtime-events", follow_runtime(node.clone(), inbox));
+}
+
+async fn follow_runtime(node: Arc<NodeContext>, inbox: Arc<Inbox>) {
+    loop {
+        match node.runtime.events().await {
+            Ok(mut events) => {
+                // Whatever was missed before the stream stood.
+                inbox.add(|news| {
+                    news.hints.insert(String::new());
+                });
+                while let Some(event) = events.next().await {
+                    let sandbox = event.pod_sandbox_status.unwrap_or_default();
+                    let uid = sandbox.metadata.map(|metadata| metadata.uid).unwrap_or_default();
+                    inbox.add(|news| {
+                        news.hints.insert(uid);
+                    });
+                }
+            }
+            Err(status) => tracing::debug!(error = status.message(), "the runtime tells no events"),
+        }
+        tokio::time::sleep(EVENTS_RETRY).await;
+    }
+}
+
+impl Router {
+    async fn run(mut self) {
+        self.subscribe();
+        let pods = resource_of::<Pod>();
+        while !self.node.view.is_synced(&pods) {
+            tokio::time::sleep(SYNC_LOOK).await;
+        }
+        loop {
+            let news = std::mem::take(&mut *self.inbox.news.lock());
+            self.handle(news).await;
+            tokio::select! {
+                () = self.inbox.notify.notified() => {}
+                () = tokio::time::sleep(ORPHANS_LOOK) => self.adopt_orphans().await,
+            }
+        }
+    }
+
+    fn subscribe(&self) {
+        let own = format!("\"nodeName\":\"{}\"", self.node.options.node_name).into_bytes();
+        let inbox = self.inbox.clone();
+        let sink = move |_: &Resource, change: &Change| {
+            let mine = [&change.new, &change.old].into_iter().flatten().find(|object| contains(&object.bytes, &own));
+            if let Some(object) = mine {
+                inbox.add(|news| {
+                    news.pods.insert(key(object));
+                });
+            }
+        };
+        self.node.view.subscribe(&resource_of::<Pod>(), Arc::new(sink));
+        for resource in [resource_of::<ConfigMap>(), resource_of::<Secret>()] {
+            let inbox = self.inbox.clone();
+            let sink = move |_: &Resource, change: &Change| {
+                if let Some(object) = change.new.as_ref().or(change.old.as_ref()) {
+                    let name = (object.meta.namespace.clone(), object.meta.name.clone());
+                    inbox.add(|news| {
+                        news.sources.insert(name);
+                    });
+                }
+            };
+            self.node.view.subscribe(&resource, Arc::new(sink));
+        }
+        self.inbox.add(|news| {
+            news.hints.insert(String::new());
+        });
+    }
+
+    async fn handle(&mut self, news: News) {
+        for uid in &news.ended {
+            self.workers.remove(uid);
+        }
+        for key in &news.pods {
+            self.route(key).await;
+        }
+        for (namespace, name) in &news.sources {
+            self.refresh(namespace, name).await;
+        }
+        if news.hints.contains("") {
+            self.adopt_orphans().await;
+        }
+        for uid in &news.hints {
+            let all = uid.is_empty();
+            let told: Vec<_> = match all {
+                true => self.workers.values().map(|worker| worker.mailbox.clone()).collect(),
+                false => self.workers.get(uid).map(|worker| worker.mailbox.clone()).into_iter().collect(),
+            };
+            for mailbox in told {
+                let _ = mailbox.send(Event::Hint).await;
+            }
+        }
+    }
+
+    async fn route(&mut self, key: &PodKey) {
+        let object = self.node.view.get(&resource_of::<Pod>(), &key.namespace, &key.name);
+        let pod = object.filter(|object| object.meta.uid == key.uid).and_then(|object| object.decode::<Pod>().ok());
+        match (self.workers.get(&key.uid), pod) {
+            (Some(worker), pod) => {
+                let ended = worker.mailbox.send(Event::Pod(pod.clone())).await.is_err();
+                if let (true, Some(pod)) = (ended, pod) {
+                    self.employ(pod, Presence::InApi);
+                }
+            }
+            (None, Some(pod)) => self.employ(pod, Presence::InApi),
+            (None, None) => {}
+        }
+    }
+
+    fn employ(&mut self, pod: Arc<Pod>, presence: Presence) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let inbox = self.inbox.clone();
+        let on_end = Box::new(move |uid: String| {
+            inbox.add(|news| {
+                news.ended.insert(uid);
+            })
+        });
+        self.workers.insert(uid, worker::start(&self.node, pod, presence, on_end));
+    }
+
+    /// Pods that name the object somewhere look at their volumes again; to be named for another reason does no harm.
+    async fn refresh(&self, namespace: &str, name: &str) {
+        if self.workers.is_empty() {
+            return;
+        }
+        let quoted = format!("\"{name}\"").into_bytes();
+        for pod in self.node.view.by_index(&resource_of::<Pod>(), Index::Node, &self.node.options.node_name) {
+            let named = pod.meta.namespace == namespace && contains(&pod.bytes, &quoted);
+            if let Some(worker) = self.workers.get(&pod.meta.uid).filter(|_| named) {
+                let _ = worker.mailbox.send(Event::Refresh).await;
+            }
+        }
+    }
+
+    /// Sandboxes and containers of pods that the API does not know any more are torn down.
+    async fn adopt_orphans(&mut self) {
+        let (sandboxes, containers) = (
+            self.node.runtime.list_pod_sandbox(Default::default()).await,
+            self.node.runtime.list_containers(Default::default()).await,
+        );
+        let (Ok(sandboxes), Ok(containers)) = (sandboxes, containers) else { return };
+        let labels = sandboxes.into_iter().map(|one| one.labels).chain(containers.into_iter().map(|one| one.labels));
+        let known = self.node.view.by_index(&resource_of::<Pod>(), Index::Node, &self.node.options.node_name);
+        for labels in labels {
+            let label = |key: &str| labels.get(key).cloned().unwrap_or_default();
+            let uid = label(POD_UID);
+            let is_known = known.iter().any(|pod| pod.meta.uid == uid);
+            if uid.is_empty() || self.workers.contains_key(&uid) || is_known {
+                continue;
+            }
+            let mut pod = Pod::default();
+            pod.metadata.name = Some(label(POD_NAME));
+            pod.metadata.namespace = Some(label(POD_NAMESPACE));
+            pod.metadata.uid = Some(uid);
+            self.employ(Arc::new(pod), Presence::Gone);
+        }
+    }
+}
+
+fn key(object: &Object) -> PodKey {
+    PodKey { namespace: object.meta.namespace.clone(), name: object.meta.name.clone(), uid: object.meta.uid.clone() }
+}
+
+fn contains(bytes: &[u8], needle: &[u8]) -> bool {
+    bytes.windows(needle.len()).any(|window| window == needle)
+}

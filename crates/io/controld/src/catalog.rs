@@ -19,11 +19,7 @@ impl Catalog {
         let (found, silent) = client.discover().await?;
         let usable = found.into_iter().filter(|entry| ["list", "watch", "delete"].iter().all(|verb| entry.can(verb)));
         let mut known: Vec<Known> = usable
-            .map(|entry| Known {
-                resource: entry.resource.resource,
-                kind: entry.kind,
-                namespaced: entry.namespaced,
-            })
+            .map(|entry| Known { resource: entry.resource.resource, kind: entry.kind, namespaced: entry.namespaced })
             .collect();
         let before = self.known();
         known.extend(before.iter().filter(|entry| silent.contains(&entry.kind.api_version())).cloned());

@@ -6,5 +6,7 @@ pub mod driver;
 pub mod execute;
 pub mod queue;
 pub mod recorder;
+pub mod scheduler;
 
 pub use driver::{Clients, Driver, run_controllers};
+pub use scheduler::run_scheduler;

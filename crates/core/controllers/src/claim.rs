@@ -1,0 +1,67 @@
+//! Adoption and release: which objects a controller counts as its own, by owner reference and selector.
+
+use coracle_meta::Resource;
+use coracle_reconcile::{View, Write};
+use serde_json::{Value, json};
+
+use crate::selector::Selector;
+use crate::shape::Item;
+
+/// What a claim found, and the writes that make it so.
+#[derive(Default)]
+pub struct Claimed {
+    pub items: Vec<Item>,
+    pub writes: Vec<Write>,
+}
+
+/// Who claims, and what.
+pub struct Claim<'a> {
+    pub owner: &'a Item,
+    pub api_version: &'a str,
+    pub kind: &'a str,
+    pub selector: &'a Selector,
+    pub resource: &'a Resource,
+}
+
+impl Claim<'_> {
+    /// Owned objects that match are kept and others released; orphans that match are adopted unless either side is
+    /// on its way out.
+    pub fn run(&self, view: &dyn View, wanted: impl Fn(&Item) -> bool) -> Claimed {
+        let mut claimed = Claimed::default();
+        let going = self.owner.meta().is_deleting();
+        for object in view.list(self.resource, Some(self.owner.namespace())) {
+            let matches = self.selector.matches(&object.meta);
+            let owned = self.owner.controls(&object.meta);
+            if !owned && (!matches || object.meta.controller().is_some()) {
+                continue;
+            }
+            let Some(item) = Item::of(object).filter(&wanted) else { continue };
+            match (owned, matches) {
+                (true, true) => claimed.items.push(item),
+                (true, false) if !going => claimed.writes.push(self.release(&item)),
+                (false, true) if !going && !item.meta().is_deleting() => {
+                    claimed.writes.push(self.adopt(&item));
+                    claimed.items.push(item);
+                }
+                _ => {}
+            }
+        }
+        claimed
+    }
+
+    fn adopt(&self, item: &Item) -> Write {
+        let mut owners = item.list("/metadata/ownerReferences").to_vec();
+        owners.push(self.owner.controller_reference(self.api_version, self.kind));
+        self.write_owners(item, owners)
+    }
+
+    fn release(&self, item: &Item) -> Write {
+        let owners = item.list("/metadata/ownerReferences").iter();
+        self.write_owners(item, owners.filter(|owner| owner["uid"] != self.owner.uid()).cloned().collect())
+    }
+
+    fn write_owners(&self, item: &Item, owners: Vec<Value>) -> Write {
+        let owners = if owners.is_empty() { Value::Null } else { json!(owners) };
+        item.patch_this_version(self.resource, json!({"metadata": {"ownerReferences": owners}}))
+    }
+}

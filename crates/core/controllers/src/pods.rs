@@ -1,0 +1,100 @@
+//! What controllers ask of pods: phase, readiness, availability, and which to kill first.
+
+use std::cmp::{Ordering, Reverse};
+use std::time::Duration;
+
+use coracle_meta::Resource;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::shape::{Item, time};
+
+pub const PODS: Resource = Resource::new("", "pods");
+
+pub fn phase(pod: &Item) -> &str {
+    pod.text("/status/phase")
+}
+
+/// Neither finished nor on its way out.
+pub fn is_active(pod: &Item) -> bool {
+    !matches!(phase(pod), "Succeeded" | "Failed") && !pod.meta().is_deleting()
+}
+
+/// On its way out and not yet finished.
+pub fn is_terminating(pod: &Item) -> bool {
+    !matches!(phase(pod), "Succeeded" | "Failed") && pod.meta().is_deleting()
+}
+
+pub fn pod_condition<'a>(pod: &'a Item, kind: &str) -> Option<&'a Value> {
+    pod.list("/status/conditions").iter().find(|condition| condition["type"] == kind)
+}
+
+pub fn is_ready(pod: &Item) -> bool {
+    pod_condition(pod, "Ready").is_some_and(|condition| condition["status"] == "True")
+}
+
+pub fn ready_since(pod: &Item) -> Option<Timestamp> {
+    time(&pod_condition(pod, "Ready").filter(|condition| condition["status"] == "True")?["lastTransitionTime"])
+}
+
+/// How long until a ready pod counts as available; zero when it does, `None` when it is not ready.
+pub fn until_available(pod: &Item, min_ready_seconds: i64, now: Timestamp) -> Option<Duration> {
+    if !is_ready(pod) {
+        return None;
+    }
+    if min_ready_seconds == 0 {
+        return Some(Duration::ZERO);
+    }
+    let passed = now.duration_since(ready_since(pod)?).as_secs_f64();
+    Some(Duration::from_secs_f64((min_ready_seconds as f64 - passed).max(0.0)))
+}
+
+pub fn is_available(pod: &Item, min_ready_seconds: i64, now: Timestamp) -> bool {
+    until_available(pod, min_ready_seconds, now) == Some(Duration::ZERO)
+}
+
+fn restarts_max(pod: &Item) -> i64 {
+    let statuses = pod.list("/status/containerStatuses").iter();
+    statuses.map(|status| status["restartCount"].as_i64().unwrap_or(0)).max().unwrap_or(0)
+}
+
+fn deletion_cost(pod: &Item) -> i32 {
+    pod.annotation("controller.kubernetes.io/pod-deletion-cost").and_then(|cost| cost.parse().ok()).unwrap_or(0)
+}
+
+/// Orders pods so that those to delete come first. `rank` counts the active relatives on the same node.
+pub fn deletion_order(a: (&Item, usize), b: (&Item, usize), now: Timestamp) -> Ordering {
+    let ((a, rank_a), (b, rank_b)) = (a, b);
+    let phase_order = |pod: &Item| match phase(pod) {
+        "Pending" => 0,
+        "Running" => 2,
+        _ => 1,
+    };
+    let key = |pod: &Item, rank: usize| {
+        let assigned = !pod.text("/spec/nodeName").is_empty();
+        (assigned, phase_order(pod), is_ready(pod), deletion_cost(pod), Reverse(rank))
+    };
+    let age = |at: Timestamp| {
+        let seconds = now.duration_since(at).as_secs();
+        if seconds > 0 { seconds.ilog2() + 1 } else { 0 }
+    };
+    key(a, rank_a)
+        .cmp(&key(b, rank_b))
+        .then_with(|| match (ready_since(a), ready_since(b)) {
+            (Some(at_a), Some(at_b)) if at_a != at_b => age(at_a).cmp(&age(at_b)).then_with(|| a.uid().cmp(b.uid())),
+            _ => Ordering::Equal,
+        })
+        .then_with(|| restarts_max(b).cmp(&restarts_max(a)))
+        .then_with(|| age(a.created()).cmp(&age(b.created())).then_with(|| a.uid().cmp(b.uid())))
+}
+
+/// A pod as a template describes it, under its owner.
+pub fn from_template(template: &Value, owner: &Item, owner_reference: Value) -> Value {
+    let mut metadata = json!({"generateName": format!("{}-", owner.name()), "ownerReferences": [owner_reference]});
+    for key in ["labels", "annotations", "finalizers"] {
+        if !template["metadata"][key].is_null() {
+            metadata[key] = template["metadata"][key].clone();
+        }
+    }
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
+}

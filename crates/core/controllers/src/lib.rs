@@ -3,10 +3,16 @@
 mod claim;
 mod pods;
 mod selector;
+mod service;
 mod shape;
 
 pub mod deployment;
+pub mod endpoints;
+pub mod endpointslice;
+pub mod namespace;
 pub mod replicaset;
+pub mod root_ca;
+pub mod serviceaccount;
 
 use coracle_reconcile::Controller;
 
@@ -19,10 +25,14 @@ pub struct Settings {
 
 /// The table of controllers. Their order means nothing: each runs on its own.
 pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
-    let _ = settings;
     vec![
         Box::new(deployment::Deployment),
         Box::new(replicaset::ReplicaSet),
         Box::new(replicaset::ReplicationController),
+        Box::new(endpointslice::EndpointSlice),
+        Box::new(endpoints::Endpoints),
+        Box::new(namespace::Namespace),
+        Box::new(serviceaccount::ServiceAccount),
+        Box::new(root_ca::RootCaPublisher { certificate: settings.root_ca.clone() }),
     ]
 }

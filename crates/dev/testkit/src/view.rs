@@ -137,7 +137,8 @@ impl FakeView {
     /// A deleted object without finalizers is gone.
     fn put_or_drop(&self, resource: &Resource, object: Value) {
         let meta = &object["metadata"];
-        let held = meta["finalizers"].as_array().is_some_and(|held| !held.is_empty());
+        let holds = |list: &Value| list.as_array().is_some_and(|held| !held.is_empty());
+        let held = holds(&meta["finalizers"]) || holds(&object["spec"]["finalizers"]);
         if meta["deletionTimestamp"].is_string() && !held {
             let text = |key: &str| meta[key].as_str().unwrap_or_default();
             self.remove(resource, text("namespace"), text("name"));

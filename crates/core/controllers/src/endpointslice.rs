@@ -1,0 +1,284 @@
+//! EndpointSlices of Services that select pods: at most a hundred endpoints each, one set of ports each. Endpoints
+//! stay in the slice they are in, so that a pod that comes or goes changes one slice.
+
+use std::collections::BTreeMap;
+
+use coracle_meta::Resource;
+use coracle_reconcile::{Controller, Index, Key, Outcome, Plan, View, Watch, Write};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::pods::{self, PODS};
+use crate::service::{self, SERVICES};
+use crate::shape::Item;
+
+pub const SLICES: Resource = Resource::new("discovery.k8s.io", "endpointslices");
+const NODES: Resource = Resource::new("", "nodes");
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const MANAGER: &str = "endpointslice-controller.k8s.io";
+const HEADLESS: &str = "service.kubernetes.io/headless";
+const ENDPOINTS_MAX: usize = 100;
+
+pub struct EndpointSlice;
+
+impl Controller for EndpointSlice {
+    fn name(&self) -> &'static str {
+        "endpointslice-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![
+            Watch { resource: SERVICES, keys: |_, service| vec![Key::of(service)] },
+            Watch { resource: PODS, keys: service::keys_of_pod },
+            Watch {
+                resource: SLICES,
+                keys: |_, slice| {
+                    let name = slice.meta.label(SERVICE_NAME).filter(|_| slice.meta.label(MANAGED_BY) == Some(MANAGER));
+                    name.map(|name| Key::new(slice.meta.namespace.clone(), name)).into_iter().collect()
+                },
+            },
+        ]
+    }
+
+    fn reads(&self) -> Vec<Resource> {
+        vec![NODES]
+    }
+
+    fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, _now: Timestamp) -> Plan {
+        let service = Item::get(view, &SERVICES, key);
+        let Some(service) = service.filter(|service| service::is_managed(service) && !service.meta().is_deleting())
+        else {
+            return Plan::default();
+        };
+        let mut existing = Item::all(view.by_index(&SLICES, Index::Owner, service.uid()));
+        existing.retain(|slice| slice.meta().label(MANAGED_BY) == Some(MANAGER) && !slice.meta().is_deleting());
+        let pods = service::pods(view, &service);
+        let families = service::families(&service);
+        let mut writes = Vec::new();
+        for family in &families {
+            let of_family = existing.iter().filter(|slice| slice.text("/addressType") == family).collect();
+            let mut group = Family { service: &service, family, free: of_family, used: 0, writes: Vec::new() };
+            group.fill(view, &pods);
+            writes.append(&mut group.writes);
+        }
+        let strangers =
+            existing.iter().filter(|slice| !families.iter().any(|family| slice.text("/addressType") == family));
+        writes.extend(strangers.map(|slice| slice.delete(&SLICES)));
+        Plan { writes, ..Plan::default() }
+    }
+}
+
+/// The slices of one address family in the making; `free` are those not yet spoken for.
+struct Family<'a> {
+    service: &'a Item,
+    family: &'a str,
+    free: Vec<&'a Item>,
+    used: usize,
+    writes: Vec<Write>,
+}
+
+impl<'a> Family<'a> {
+    fn fill(&mut self, view: &dyn View, pods: &[Item]) {
+        let mut groups: BTreeMap<String, (Vec<Value>, Vec<Value>)> = BTreeMap::new();
+        for pod in pods {
+            let ports = service::ports(self.service, pod);
+            if ports.is_empty() && !service::is_headless(self.service) {
+                continue;
+            }
+            let Some(endpoint) = self.endpoint(view, pod) else { continue };
+            let group = groups.entry(json!(ports).to_string()).or_insert_with(|| (ports, Vec::new()));
+            group.1.push(endpoint);
+        }
+        let mut chunks = Vec::new();
+        for (ports, endpoints) in groups.into_values() {
+            self.keep(ports, endpoints, &mut chunks);
+        }
+        for (ports, endpoints) in chunks {
+            self.place(ports, endpoints);
+        }
+        self.finish();
+    }
+
+    /// Leaves endpoints in the slices they are in, fills those up, and adds what is left to `chunks`.
+    fn keep(&mut self, ports: Vec<Value>, mut wanted: Vec<Value>, chunks: &mut Vec<(Vec<Value>, Vec<Value>)>) {
+        let (same, other): (Vec<&Item>, Vec<&Item>) =
+            self.free.iter().partition(|slice| slice.list("/ports") == ports.as_slice());
+        self.free = other;
+        let mut kept: Vec<(&Item, Vec<Value>)> = Vec::new();
+        for slice in same {
+            let mut stays = Vec::new();
+            for old in slice.list("/endpoints") {
+                if let Some(at) = wanted.iter().position(|new| is_same(old, new)) {
+                    stays.push(wanted.remove(at));
+                }
+            }
+            kept.push((slice, stays));
+        }
+        for (slice, mut endpoints) in kept {
+            let room = ENDPOINTS_MAX.saturating_sub(endpoints.len()).min(wanted.len());
+            endpoints.extend(wanted.drain(..room));
+            if endpoints.is_empty() {
+                self.free.push(slice);
+            } else {
+                self.used += 1;
+                self.update(slice, &ports, endpoints);
+            }
+        }
+        while !wanted.is_empty() {
+            let rest = wanted.split_off(wanted.len().min(ENDPOINTS_MAX));
+            chunks.push((ports.clone(), std::mem::replace(&mut wanted, rest)));
+        }
+    }
+
+    /// Into a slice nobody needs, or a new one.
+    fn place(&mut self, ports: Vec<Value>, endpoints: Vec<Value>) {
+        self.used += 1;
+        if !self.free.is_empty() {
+            let slice = self.free.remove(0);
+            return self.update(slice, &ports, endpoints);
+        }
+        let owner = self.service.controller_reference("v1", "Service");
+        let object = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"generateName": format!("{}-", self.service.name()), "namespace": self.service.namespace(),
+                "labels": self.labels(), "ownerReferences": [owner]},
+            "addressType": self.family, "endpoints": endpoints, "ports": ports,
+        });
+        let namespace = self.service.namespace().into();
+        self.writes.push(Write::Create { resource: SLICES, namespace, object });
+    }
+
+    /// Deletes what nobody needs. One empty slice stays where there is no other, so that readers see that there are
+    /// no endpoints.
+    fn finish(&mut self) {
+        if self.used == 0 {
+            self.place(Vec::new(), Vec::new());
+        }
+        self.writes.extend(self.free.drain(..).map(|slice| slice.delete(&SLICES)));
+    }
+
+    fn update(&mut self, slice: &Item, ports: &[Value], endpoints: Vec<Value>) {
+        let mut patch = json!({});
+        if slice.list("/ports") != ports {
+            patch["ports"] = json!(ports);
+        }
+        if slice.list("/endpoints") != endpoints.as_slice() {
+            patch["endpoints"] = json!(endpoints);
+        }
+        let labels = self.labels();
+        let old = slice.at("/metadata/labels").as_object().cloned().unwrap_or_default();
+        if let Some(changed) = coracle_reconcile::plan::merge_patch(&Value::Object(old), &labels) {
+            patch["metadata"] = json!({"labels": changed});
+        }
+        if patch.as_object().is_some_and(|patch| !patch.is_empty()) {
+            self.writes.push(slice.patch(&SLICES, None, patch));
+        }
+    }
+
+    /// The service's labels and those that say whose slice it is.
+    fn labels(&self) -> Value {
+        let mut labels: Map<String, Value> =
+            self.service.at("/metadata/labels").as_object().cloned().unwrap_or_default();
+        labels.shift_remove(HEADLESS);
+        labels.insert(SERVICE_NAME.into(), json!(self.service.name()));
+        labels.insert(MANAGED_BY.into(), json!(MANAGER));
+        if service::is_headless(self.service) {
+            labels.insert(HEADLESS.into(), json!(""));
+        }
+        Value::Object(labels)
+    }
+
+    fn endpoint(&self, view: &dyn View, pod: &Item) -> Option<Value> {
+        let address = service::address(pod, self.family)?;
+        let (serving, terminating) = (pods::is_ready(pod), pod.meta().is_deleting());
+        let ready = service::publishes_not_ready(self.service) || (serving && !terminating);
+        let mut endpoint = json!({
+            "addresses": [address],
+            "conditions": {"ready": ready, "serving": serving, "terminating": terminating},
+            "targetRef": service::target(pod),
+        });
+        let node = pod.text("/spec/nodeName");
+        if !node.is_empty() {
+            endpoint["nodeName"] = json!(node);
+            let zone = view.get(&NODES, "", node);
+            let zone = zone.and_then(|node| node.meta.label("topology.kubernetes.io/zone").map(str::to_owned));
+            if let Some(zone) = zone {
+                endpoint["zone"] = json!(zone);
+            }
+        }
+        if let Some(hostname) = service::hostname(self.service, pod) {
+            endpoint["hostname"] = json!(hostname);
+        }
+        Some(endpoint)
+    }
+}
+
+fn is_same(old: &Value, new: &Value) -> bool {
+    old["targetRef"]["uid"] == new["targetRef"]["uid"] && old["addresses"] == new["addresses"]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_testkit::FakeView;
+
+    fn service() -> Value {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "n"},
+            "spec": {"selector": {"app": "web"}, "clusterIP": "10.0.0.1", "ipFamilies": ["IPv4"],
+                "ports": [{"name": "http", "port": 80, "targetPort": "web", "protocol": "TCP"}]}})
+    }
+
+    fn pod(name: &str, address: &str, ready: &str) -> Value {
+        json!({"metadata": {"name": name, "namespace": "n", "labels": {"app": "web"}},
+            "spec": {"nodeName": "a", "containers": [{"ports": [{"name": "web", "containerPort": 8080}]}]},
+            "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
+                "conditions": [{"type": "Ready", "status": ready}]}})
+    }
+
+    fn settle(view: &FakeView) -> Vec<Value> {
+        let now = Timestamp::UNIX_EPOCH;
+        view.settle(&EndpointSlice, &Key::new("n", "web"), now);
+        Item::all(view.list(&SLICES, None)).into_iter().map(|slice| (*slice.tree).clone()).collect()
+    }
+
+    #[test]
+    fn a_service_without_pods_has_one_empty_slice() {
+        let slices = settle(&FakeView::new().with(SERVICES, service()));
+        assert_eq!(slices.len(), 1);
+        assert_eq!((&slices[0]["endpoints"], &slices[0]["addressType"]), (&json!([]), &json!("IPv4")));
+        assert_eq!(slices[0]["metadata"]["labels"][SERVICE_NAME], "web");
+    }
+
+    #[test]
+    fn pods_come_and_go_in_the_same_slice() {
+        let view = FakeView::new().with(SERVICES, service());
+        settle(&view);
+        view.put(&PODS, pod("a", "10.1.0.1", "True"));
+        view.put(&PODS, pod("b", "10.1.0.2", "False"));
+        let slices = settle(&view);
+        assert_eq!(slices.len(), 1);
+        assert_eq!(slices[0]["ports"], json!([{"name": "http", "port": 8080, "protocol": "TCP"}]));
+        let ready: Vec<&Value> = slices[0]["endpoints"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|endpoint| &endpoint["conditions"]["ready"])
+            .collect();
+        assert_eq!(ready, [&json!(true), &json!(false)]);
+        view.remove(&PODS, "n", "a");
+        view.remove(&PODS, "n", "b");
+        assert_eq!(settle(&view)[0]["endpoints"], json!([]));
+    }
+
+    #[test]
+    fn more_than_a_hundred_endpoints_take_another_slice() {
+        let view = FakeView::new().with(SERVICES, service());
+        for number in 0..150 {
+            view.put(&PODS, pod(&format!("p{number}"), &format!("10.1.0.{number}"), "True"));
+        }
+        let sizes: Vec<usize> =
+            settle(&view).iter().map(|slice| slice["endpoints"].as_array().unwrap().len()).collect();
+        assert_eq!(sizes, [100, 50]);
+    }
+}

@@ -7,8 +7,12 @@ pub mod model;
 mod output;
 pub mod proto;
 mod table;
+mod yaml;
 
 pub use json::{Empty, Read, ReadError, Reading, Unknown, read_json, read_type_meta, read_value};
-pub use model::{AnyForm, Field, ListType, Patch, Presence, Proto, Schema, Shape, Tagged, Type, TypeId, UnknownMembers};
+pub use model::{
+    AnyForm, Field, ListType, Patch, Presence, Proto, Schema, Shape, Tagged, Type, TypeId, UnknownMembers,
+};
 pub use output::write_defaults;
 pub use proto::{WriteError, read_proto, write_proto};
+pub use yaml::{parse_yaml, read_yaml};

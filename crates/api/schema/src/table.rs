@@ -165,7 +165,12 @@ mod tests {
         let schema = Schema::builtin();
         for (_, made) in schema.types() {
             for field in made.fields() {
-                assert!(field.message().is_none_or(|id| (id.0 as usize) < schema.len()), "{}.{}", made.name, field.name);
+                assert!(
+                    field.message().is_none_or(|id| (id.0 as usize) < schema.len()),
+                    "{}.{}",
+                    made.name,
+                    field.name
+                );
             }
         }
     }

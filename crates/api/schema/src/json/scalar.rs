@@ -53,8 +53,7 @@ fn bad_time(text: &str, layout: &str) -> String {
 
 /// `2026-01-02T03:04:05Z`, surely valid. What is not so plain is left to the parser.
 fn is_canonical(text: &str) -> bool {
-    let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2, b'Z'] =
-        text.as_bytes()
+    let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2, b'Z'] = text.as_bytes()
     else {
         return false;
     };

@@ -234,5 +234,9 @@ fn text(item: Item<'_>) -> Decoded<Cow<'_, str>> {
 }
 
 fn number(item: Item<'_>) -> Decoded<i64> {
-    if let Item::Varint(value) = item { Ok(value as i64) } else { Err(ReadError::Proto("wrong wire type for a number")) }
+    if let Item::Varint(value) = item {
+        Ok(value as i64)
+    } else {
+        Err(ReadError::Proto("wrong wire type for a number"))
+    }
 }

@@ -121,7 +121,8 @@ fn what_go_cannot_tell_from_absent_is_dropped() {
 
 #[test]
 fn amounts_become_canonical() {
-    let text = r#"{"spec":{"template":{"spec":{"containers":[{"resources":{"limits":{"cpu":1.5,"memory":"1024Mi"}}}]}}}}"#;
+    let text =
+        r#"{"spec":{"template":{"spec":{"containers":[{"resources":{"limits":{"cpu":1.5,"memory":"1024Mi"}}}]}}}}"#;
     assert!(shown(text).contains(r#"{"cpu":"1500m","memory":"1Gi"}"#), "{}", shown(text));
 }
 

@@ -52,7 +52,9 @@ impl Sampler<'_> {
             Shape::Any(AnyForm::SchemaOrStrings(_)) => Value::List(vec![Value::from("a")]),
             Shape::Message(id) => self.message(*id),
             Shape::List(element) => Value::List(vec![self.value(element), self.value(element)]),
-            Shape::Map(element) => Value::Map(Map::from_iter([("k", self.value(element)), ("l/m", self.value(element))])),
+            Shape::Map(element) => {
+                Value::Map(Map::from_iter([("k", self.value(element)), ("l/m", self.value(element))]))
+            }
         }
     }
 }

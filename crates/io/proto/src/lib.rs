@@ -6,3 +6,9 @@
 pub mod cri {
     tonic::include_proto!("runtime.v1");
 }
+
+/// etcd's v3 API, `etcdserverpb`, as far as an API server uses it.
+#[allow(clippy::all, rustdoc::all)]
+pub mod etcd {
+    tonic::include_proto!("etcdserverpb");
+}

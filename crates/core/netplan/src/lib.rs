@@ -3,6 +3,7 @@
 //! kernel; `io/podnet` and `io/proxy` carry out what is decided here.
 
 pub mod cidr;
+pub mod conntrack;
 pub mod ipam;
 pub mod nft;
 pub mod podrules;

@@ -4,8 +4,6 @@
 use crate::Cidr;
 use crate::nft::{Base, BaseKind, Expr, Family, Hook, Side, Table, Test, Verdict, Way};
 
-/// ICMP's "there is a shorter way". Pods are to keep sending through the node, where Services are translated.
-const ICMP_REDIRECT: u8 = 5;
 /// Ahead of connection tracking, where answers translated back to a loopback address do not show yet.
 const BEFORE_TRACKING: i32 = -300;
 const SOURCE_TRANSLATION: i32 = 100;
@@ -14,11 +12,10 @@ const SOURCE_TRANSLATION: i32 = 100;
 pub fn pod_table(name: &str, bridge: &str, node_range: Cidr, cluster_range: Cidr) -> Table {
     let mut table = Table::new(Family::of(node_range.network()), name);
     let from_bridge = || Expr::Interface(Way::In, Test::Is, bridge.to_owned());
-    let to_bridge = |test| Expr::Interface(Way::Out, test, bridge.to_owned());
     let outward = vec![
         Expr::Address(Side::Source, Test::Is, node_range),
         Expr::Address(Side::Destination, Test::IsNot, cluster_range),
-        to_bridge(Test::IsNot),
+        Expr::Interface(Way::Out, Test::IsNot, bridge.to_owned()),
         Expr::Masquerade,
     ];
     let at = |kind, hook, priority| Base { kind, hook, priority };
@@ -31,8 +28,6 @@ pub fn pod_table(name: &str, bridge: &str, node_range: Cidr, cluster_range: Cidr
             at(BaseKind::Filter, Hook::Prerouting, BEFORE_TRACKING),
             vec![dropped(Side::Destination), dropped(Side::Source)],
         );
-        let redirect = vec![to_bridge(Test::Is), Expr::IcmpType(ICMP_REDIRECT), Expr::Verdict(Verdict::Drop)];
-        table.base("filter-output", at(BaseKind::Filter, Hook::Output, 0), vec![redirect]);
     }
     table
 }

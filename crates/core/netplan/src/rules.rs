@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::Cidr;
+use crate::conntrack::Targets;
 use crate::nft::{
     Base, BaseKind, Content, Datum, Expr, Family, Field, Hook, Key, MARK_MASQUERADE, Protocol, Rule, Set, Side, Table,
     Test, Verdict,
@@ -75,7 +76,7 @@ fn frame(input: &Input<'_>) -> Table {
     table.chain(MARK, vec![vec![Expr::SetMark(MARK_MASQUERADE)]]);
     let marked = Expr::Mark(Test::Is, MARK_MASQUERADE);
     table.chain("masquerading", vec![vec![marked, Expr::FlipMark(MARK_MASQUERADE), Expr::Masquerade]]);
-    table.chain(REJECT, vec![vec![Expr::Reject]]);
+    table.chain(REJECT, vec![vec![Expr::Transport(Protocol::Tcp), Expr::Reset], vec![Expr::Reject]]);
     table.chain("firewall-check", vec![vec![Expr::Lookup(BY_ADDRESS.to_vec(), FIREWALL_IPS.into())]]);
     let none = vec![Expr::Lookup(BY_ADDRESS.to_vec(), NO_ENDPOINT_SERVICES.into())];
     table.chain("service-endpoints-check", vec![none]);
@@ -87,7 +88,8 @@ fn frame(input: &Input<'_>) -> Table {
 }
 
 fn unused_addresses(input: &Input<'_>) -> Vec<Rule> {
-    let mut rules = vec![vec![Expr::In(vec![Field::Destination], CLUSTER_IPS.into()), Expr::Reject]];
+    let mut rules =
+        vec![vec![Expr::In(vec![Field::Destination], CLUSTER_IPS.into()), Expr::Verdict(goto(REJECT.into()))]];
     if let Some(range) = input.service_range {
         rules.push(vec![Expr::Address(Side::Destination, Test::Is, range), Expr::Verdict(Verdict::Drop)]);
     }
@@ -360,8 +362,8 @@ fn named(prefix: &str, text: &str) -> String {
 
 /// The service addresses whose UDP flows may be stale, with the endpoints that are right: a flow to `address` and
 /// `port` that goes anywhere else is to be forgotten by connection tracking.
-pub fn udp_targets(input: &Input<'_>) -> BTreeMap<(IpAddr, u16), BTreeSet<IpAddr>> {
-    let mut targets = BTreeMap::new();
+pub fn udp_targets(input: &Input<'_>) -> Targets {
+    let mut targets = Targets::new();
     for (name, service) in input.services.iter().filter(|(name, _)| name.protocol == Protocol::Udp) {
         let endpoints = input.endpoints.get(name).map_or(&[][..], |endpoints| endpoints);
         let of_family: Vec<&Endpoint> =

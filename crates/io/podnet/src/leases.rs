@@ -11,7 +11,7 @@ use coracle_netplan::{Cidr, Ipam};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::forwarding::write_whole;
+use crate::switches::write_whole;
 
 pub const FILE: &str = "addresses.json";
 

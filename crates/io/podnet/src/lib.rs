@@ -19,13 +19,13 @@ use coracle_netplan::ipam::IpamError;
 use coracle_netplan::nft::{Family, encode, remove_table, replace};
 use coracle_netplan::podrules::pod_table;
 
-mod forwarding;
 mod leases;
 mod links;
+mod switches;
 
-use forwarding::Forwarding;
 use leases::Leases;
 use links::{Links, Veth};
+use switches::Switches;
 
 /// How the pods' end of a link is called.
 pub const POD_INTERFACE: &str = "eth0";
@@ -60,7 +60,7 @@ pub enum Error {
     #[error("setting up the packet filter of the pod network")]
     Filter(#[source] io::Error),
     #[error("turning on packet forwarding")]
-    Forwarding(#[source] io::Error),
+    Switches(#[source] io::Error),
     #[error("connecting sandbox {sandbox}")]
     Attach { sandbox: String, source: io::Error },
     #[error("disconnecting sandbox {sandbox}")]
@@ -93,7 +93,7 @@ impl PodNetwork {
             .map_err(|source| Error::Bridge { bridge: bridge.clone(), source })?;
         let table = pod_table(&table_name(&options.cluster), &bridge, options.node_range, options.cluster_range);
         netfilter(&encode(&table, &replace(&table))).map_err(Error::Filter)?;
-        Forwarding::here().and_then(|switch| switch.need(&options.cluster)).map_err(Error::Forwarding)?;
+        Switches::here().and_then(|switch| switch.need(&options.cluster)).map_err(Error::Switches)?;
         adopt_links(&options.cluster, &mut leases)
             .map_err(|source| Error::Bridge { bridge: bridge.clone(), source })?;
         leases.save()?;
@@ -207,7 +207,7 @@ pub fn remove_all(cluster: &str, state_dir: &Path) -> Result<(), Error> {
         }
         links.delete(&bridge_name(cluster))?;
         netfilter(&remove_table(Family::Ipv4, &table_name(cluster)))?;
-        Forwarding::here()?.release(cluster)?;
+        Switches::here()?.release(cluster)?;
         match fs::remove_file(state_dir.join(leases::FILE)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -266,6 +266,7 @@ fn open_bridge(options: &Options, name: &str, gateway: IpAddr) -> io::Result<u32
     if let Some(range) = options.service_range {
         links.add_route(bridge.index, range)?;
     }
+    fs::write(format!("/proc/sys/net/ipv4/conf/{name}/send_redirects"), "0")?;
     // NodePorts on 127.0.0.1: the answer of a pod to it comes in by the bridge.
     fs::write(format!("/proc/sys/net/ipv4/conf/{name}/route_localnet"), "1")?;
     Ok(bridge.index)

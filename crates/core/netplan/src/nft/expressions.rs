@@ -45,11 +45,6 @@ impl Expressions<'_> {
                 self.compare(operator(*test), &padded);
             }
             Expr::Transport(protocol) => self.transport_is(protocol.number()),
-            Expr::IcmpType(number) => {
-                self.transport_is(1);
-                self.load_payload(2, 0, 1, REGISTER);
-                self.compare(EQUAL, &[*number]);
-            }
             Expr::New => {
                 self.expr("ct", |data| {
                     data.put_be32(1, REGISTER).put_be32(2, 0);
@@ -100,6 +95,9 @@ impl Expressions<'_> {
                     data.put_be32(1, 0).put(2, &[code]);
                 });
             }
+            Expr::Reset => self.expr("reject", |data| {
+                data.put_be32(1, 1);
+            }),
             Expr::Verdict(verdict) => self.expr("immediate", |data| {
                 data.put_be32(1, REGISTER_VERDICT).nest(2, |value| put_verdict(value, verdict));
             }),

@@ -109,8 +109,6 @@ pub enum Expr {
     /// The interface a packet came in or goes out by.
     Interface(Way, Test, String),
     Transport(Protocol),
-    /// An ICMP message of this type (IPv4).
-    IcmpType(u8),
     /// The first packet of a connection.
     New,
     /// The address is one of this machine's.
@@ -129,7 +127,10 @@ pub enum Expr {
     Remember(String),
     Dnat(IpAddr, u16),
     Masquerade,
+    /// Answers with "port unreachable".
     Reject,
+    /// Answers with a TCP reset, which no rate limit of the kernel holds back.
+    Reset,
     Verdict(Verdict),
 }
 

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use coracle_meta::object::ObjectError;
 use coracle_meta::{Object, Resource};
 use coracle_reconcile::{Change, Sink};
+use futures_util::StreamExt;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::codec::{Codec, CodecError};
 use crate::keys::{Prefix, end_of, path};
 use crate::state::State;
-use crate::store::{Detail, KeyValue, Progress, RangeRequest, Revision, Store, StoreError};
-use crate::watch::{Gone, WatchFrom, Watcher};
+use crate::store::{Detail, KeyValue, Progress, RangeRequest, Revision, Store, StoreError, StoreEvent};
+use crate::watch::{CacheEvent, EventKind, Gone, WatchFrom, Watcher};
+
+/// What a watch may catch up with from history; one further behind lists again.
+const HISTORY_EVENTS_MAX: usize = 50_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
@@ -149,6 +153,49 @@ impl ResourceCache {
             self.wait_until(newest).await;
         }
         Ok(Some(newest))
+    }
+
+    /// As `watch`, and where the window no longer reaches back so far, from the store's history.
+    pub async fn watch_kept(self: &Arc<Self>, from: WatchFrom, namespace: Option<&str>) -> Result<Watcher, Gone> {
+        match (self.watch(from, namespace), from) {
+            (Err(gone), WatchFrom::Revision(asked)) if asked > 0 => self.watch_past(gone, namespace).await,
+            (watcher, _) => watcher,
+        }
+    }
+
+    /// Catches up from the store's history to where the window takes over.
+    async fn watch_past(self: &Arc<Self>, gone: Gone, namespace: Option<&str>) -> Result<Watcher, Gone> {
+        let from = gone.asked + 1;
+        let history = self.store.watch(self.prefix.start(), self.prefix.end(), from).await;
+        let mut history = history.map_err(|_| gone)?;
+        let mut past = Vec::new();
+        while let Some(Ok(batch)) = history.next().await {
+            past.extend(batch.events.iter().filter_map(|event| self.event_of(event)));
+            if past.len() > HISTORY_EVENTS_MAX {
+                return Err(gone);
+            }
+            if let Ok(mut watcher) = self.watch(WatchFrom::Revision(batch.revision), namespace) {
+                watcher.begin_with_events(past);
+                return Ok(watcher);
+            }
+        }
+        Err(gone)
+    }
+
+    fn event_of(&self, event: &StoreEvent) -> Option<CacheEvent> {
+        let decode = |entry: &KeyValue| self.object_of(entry).ok();
+        match event {
+            StoreEvent::Put { current, previous } => {
+                let previous = previous.as_ref().and_then(decode);
+                let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
+                Some(CacheEvent { kind, object: decode(current)?, previous, revision: current.mod_revision })
+            }
+            StoreEvent::Delete { revision, previous, .. } => {
+                let previous = decode(previous.as_ref()?)?;
+                let object = Arc::new(previous.at(*revision));
+                Some(CacheEvent { kind: EventKind::Deleted, object, previous: Some(previous), revision: *revision })
+            }
+        }
     }
 
     /// Follows the changes, of one namespace or of all.

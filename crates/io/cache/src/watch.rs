@@ -87,6 +87,12 @@ impl Watcher {
         self.ready.push_back(Arc::new(bookmark(self.seen)));
     }
 
+    pub(crate) fn begin_with_events(&mut self, events: Vec<CacheEvent>) {
+        let namespace = self.namespace.as_ref();
+        let inside = |event: &CacheEvent| namespace.is_none_or(|wanted| event.object.meta.namespace == *wanted);
+        self.ready = events.into_iter().filter(inside).map(Arc::new).collect();
+    }
+
     /// The next event. Safe to drop while waiting: no event is lost.
     pub async fn next(&mut self) -> Result<Arc<CacheEvent>, Gone> {
         loop {

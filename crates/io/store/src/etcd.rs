@@ -1,8 +1,11 @@
 //! A real etcd as the store: the trait's words in etcd's, and back.
 
+mod compact;
 mod connect;
 mod version;
 mod watch;
+
+pub use compact::Turn;
 
 use std::path::PathBuf;
 

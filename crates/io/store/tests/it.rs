@@ -59,6 +59,23 @@ async fn etcd_keeps_the_suite() {
 }
 
 #[tokio::test]
+async fn of_servers_that_share_an_etcd_one_compacts() {
+    let server = etcd::Server::start().await;
+    let (one, other) = (server.connect().await, server.connect().await);
+    let first = suite::done(&one, suite::put("/a", "1")).await;
+    suite::done(&one, suite::put("/a", "2")).await;
+    let mut turns = (Default::default(), Default::default());
+    for _ in 0..2 {
+        turns.0 = one.compaction_turn(turns.0).await.unwrap();
+        turns.1 = other.compaction_turn(turns.1).await.unwrap();
+    }
+    let old = one.compact(first).await;
+    assert!(matches!(old, Err(coracle_cache::StoreError::Compacted { .. })), "{old:?}");
+    let value = suite::values(&other, "compact_rev_key", None).await;
+    assert_eq!(value.len(), 1);
+}
+
+#[tokio::test]
 async fn a_folder_has_one_engine() {
     let (folder, scope) = (Folder::new(), Scope::root());
     let _first = Engine::open(&folder.0, scope.clone()).unwrap();

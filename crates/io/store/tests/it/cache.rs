@@ -109,6 +109,36 @@ async fn a_place_before_the_window_is_gone() {
 }
 
 #[tokio::test]
+async fn a_place_before_the_window_is_found_in_the_stores_history() {
+    let setting = setting().await;
+    let first = setting.put("default", "a", "").await;
+    let second = setting.put("default", "a", "").await;
+    let third = setting.delete("default", "a").await;
+    // A cache that begins later has none of these in its window.
+    let later = Cache::new(setting.engine.clone(), Scope::root()).resource(&PODS, "/registry/pods");
+    later.wait_synced().await;
+    assert!(later.watch(WatchFrom::Revision(first), None).is_err());
+    let mut watcher = later.watch_kept(WatchFrom::Revision(first), None).await.unwrap();
+    let fourth = setting.put("default", "b", "").await;
+    let seen = [told(&mut watcher).await, told(&mut watcher).await, told(&mut watcher).await];
+    assert_eq!(seen, [format!("Modified a {second}"), format!("Deleted a {third}"), format!("Added b {fourth}")]);
+}
+
+#[tokio::test]
+async fn a_slow_watcher_loses_its_place() {
+    let setting = setting().await;
+    setting.put("default", "a", "").await;
+    setting.pods.sync().await.unwrap();
+    let mut slow = setting.pods.watch(WatchFrom::Now, None).unwrap();
+    let large = format!(r#","annotations":{{"a":"{}"}}"#, "x".repeat(1 << 20));
+    for _ in 0..12 {
+        setting.put("default", "a", &large).await;
+    }
+    setting.pods.sync().await.unwrap();
+    assert!(slow.next().await.is_err());
+}
+
+#[tokio::test]
 async fn a_view_tells_what_is_there_and_then_each_change() {
     let setting = setting().await;
     setting.put("default", "a", r#","ownerReferences":[{"uid":"u1"}]"#).await;

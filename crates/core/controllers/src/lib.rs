@@ -5,14 +5,19 @@ mod pods;
 mod selector;
 mod service;
 mod shape;
+mod tolerations;
 
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod garbage;
 pub mod namespace;
+pub mod node_lifecycle;
+pub mod pod_garbage;
 pub mod replicaset;
 pub mod root_ca;
 pub mod serviceaccount;
+pub mod taint_eviction;
 
 use coracle_reconcile::Controller;
 
@@ -34,5 +39,9 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(namespace::Namespace),
         Box::new(serviceaccount::ServiceAccount),
         Box::new(root_ca::RootCaPublisher { certificate: settings.root_ca.clone() }),
+        Box::new(node_lifecycle::NodeLifecycle::default()),
+        Box::new(taint_eviction::TaintEviction),
+        Box::new(garbage::GarbageCollector),
+        Box::new(pod_garbage::PodGarbageCollector),
     ]
 }

@@ -4,7 +4,7 @@ use coracle_meta::{Object, Resource, Status};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::plan::Plan;
+use crate::plan::{Ask, Plan};
 use crate::view::View;
 
 /// What a decision is about: an object of the controller's primary kind, which may be gone.
@@ -28,7 +28,8 @@ impl Key {
 /// What became of the last plan for the same key.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// The answers to the last plan's questions, in their order.
+    /// The last plan's questions, and the answers in the same order.
+    pub asked: Vec<Ask>,
     pub answers: Vec<Answer>,
     /// Why the last plan ended early.
     pub error: Option<Status>,
@@ -47,6 +48,13 @@ pub enum Answer {
     },
     Done,
     Failed(Status),
+}
+
+impl Outcome {
+    /// The answer to a question, where the last plan asked it.
+    pub fn answer(&self, ask: &Ask) -> Option<&Answer> {
+        self.asked.iter().zip(&self.answers).find(|(asked, _)| *asked == ask).map(|(_, answer)| answer)
+    }
 }
 
 /// A resource whose changes wake the controller, and which keys a changed object stands for. The function is called

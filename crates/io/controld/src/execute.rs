@@ -57,6 +57,7 @@ pub async fn execute(client: &Client, catalog: &Catalog, plan: &Plan) -> Done {
         }
     }
     for ask in &plan.asks {
+        done.outcome.asked.push(ask.clone());
         done.outcome.answers.push(answer(client, catalog, ask).await);
     }
     done
@@ -84,7 +85,7 @@ async fn send(client: &Client, catalog: &Catalog, write: &Write) -> Result<Writt
             let path = ObjectPath::new(catalog.version(resource), namespace, name);
             let path = path.subresource(subresource.unwrap_or_default());
             let patch = Patch::Merge(guarded(patch, uid, resource_version.as_deref()));
-            (resource, namespace, Some(name), client.patch(&path, &patch, &options).await?)
+            (resource, namespace, Some(name), change(client, &path, &patch).await?)
         }
         Write::Replace { resource, namespace, name, subresource, object } => {
             let path = ObjectPath::new(catalog.version(resource), namespace, name).subresource(*subresource);
@@ -110,6 +111,72 @@ async fn send(client: &Client, catalog: &Catalog, write: &Write) -> Result<Writt
         revision: text("resourceVersion").parse().unwrap_or(0),
         deleted: false,
     })
+}
+
+/// Patches, or where the caller may only update, as upstream's roles have it for many controllers, reads, merges and
+/// replaces. The version read guards the replacement.
+async fn change(client: &Client, path: &ObjectPath, patch: &Patch) -> Result<Value, ClientError> {
+    let options = WriteOptions::default();
+    let forbidden = match client.patch(path, patch, &options).await {
+        Err(ClientError::Status(status)) if status.code == 403 => status,
+        other => return other,
+    };
+    let Patch::Merge(patch) = patch else { return Err(forbidden.into()) };
+    let mut object_path = path.clone();
+    object_path.subresource = "".into();
+    let mut object = match client.get(&object_path).await {
+        Ok(object) => object,
+        Err(_) => return Err(forbidden.into()),
+    };
+    for member in ["uid", "resourceVersion"] {
+        let wanted = &patch["metadata"][member];
+        if !wanted.is_null() && *wanted != object["metadata"][member] {
+            return Err(Status::modified(&path.resource.resource, &path.name).into());
+        }
+    }
+    merge(&mut object, patch);
+    client.replace(path, &object, &options).await
+}
+
+/// RFC 7386.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let Value::Object(members) = target else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            members.shift_remove(key);
+        } else {
+            merge(members.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// One by one where a resource cannot be deleted as a collection.
+async fn delete_all(
+    client: &Client,
+    resource: &coracle_client::ResourceRef,
+    namespace: &str,
+    options: &DeleteOptions,
+) -> Result<Answer, ClientError> {
+    let all = ListOptions::default();
+    match client.delete_collection(resource, namespace, &all, options).await {
+        Err(ClientError::Status(status)) if status.code == 405 => {}
+        other => return other.map(|_| Answer::Done),
+    }
+    for item in client.list(resource, namespace, &all).await?.items {
+        let path = ObjectPath::new(resource.clone(), namespace, item["metadata"]["name"].as_str().unwrap_or_default());
+        match client.delete(&path, options).await {
+            Err(ClientError::Status(status)) if status.is_not_found() => {}
+            other => other.map(|_| ())?,
+        }
+    }
+    Ok(Answer::Done)
 }
 
 /// An object that is gone already was deleted well.
@@ -155,9 +222,7 @@ async fn answer(client: &Client, catalog: &Catalog, ask: &Ask) -> Answer {
         Ask::Remaining { namespace } => remaining(client, catalog, namespace).await,
         Ask::DeleteAll { resource, namespace } => {
             let options = DeleteOptions { propagation_policy: Some("Background"), ..DeleteOptions::default() };
-            let resource = catalog.version(resource);
-            let all = ListOptions::default();
-            client.delete_collection(&resource, namespace, &all, &options).await.map(|_| Answer::Done)
+            delete_all(client, &catalog.version(resource), namespace, &options).await
         }
     };
     answered.unwrap_or_else(|error| Answer::Failed(error.into_status()))

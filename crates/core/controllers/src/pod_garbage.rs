@@ -1,0 +1,113 @@
+//! Pods that nobody will ever finish: bound to a node that is gone, deleted before they were scheduled, or finished
+//! beyond the number that is kept.
+
+use std::time::Duration;
+
+use coracle_reconcile::{Answer, Ask, Controller, Index, Key, Outcome, Plan, View, Watch, Write};
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::pods::{PODS, phase};
+use crate::shape::{Item, rfc3339, set_condition, status_of};
+use crate::taint_eviction::NODES;
+
+/// Finished pods that are kept in the cluster.
+const FINISHED_MAX: usize = 12_500;
+/// How long a node is missed before its pods are taken for lost, as upstream does.
+const NODE_MISSED: Duration = Duration::from_secs(40);
+
+pub struct PodGarbageCollector;
+
+impl Controller for PodGarbageCollector {
+    fn name(&self) -> &'static str {
+        "pod-garbage-collector-controller"
+    }
+
+    fn component(&self) -> &'static str {
+        "pod-garbage-collector"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![
+            Watch { resource: PODS, keys: |_, pod| vec![Key::of(pod)] },
+            Watch {
+                resource: NODES,
+                keys: |view, node| match view.get(&NODES, "", &node.meta.name) {
+                    Some(_) => Vec::new(),
+                    None => view.by_index(&PODS, Index::Node, &node.meta.name).iter().map(|pod| Key::of(pod)).collect(),
+                },
+            },
+        ]
+    }
+
+    fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, now: Timestamp) -> Plan {
+        let Some(pod) = Item::get(view, &PODS, key) else { return Plan::default() };
+        let node = pod.text("/spec/nodeName");
+        if node.is_empty() {
+            let unscheduled = pod.meta().is_deleting();
+            return if unscheduled { remove(&pod, None, now) } else { Plan::default() };
+        }
+        if view.get(&NODES, "", node).is_some() {
+            return surplus(view, &pod, now);
+        }
+        let ask = Ask::Read { resource: NODES, namespace: String::new(), name: node.into() };
+        match last.answer(&ask) {
+            Some(Answer::Object(None)) => {
+                let message = "PodGC: node no longer exists";
+                remove(&pod, Some(message), now)
+            }
+            Some(_) => Plan::wake(NODE_MISSED),
+            None => Plan { asks: vec![ask], ..Plan::default() },
+        }
+    }
+}
+
+/// One too many of the finished ones, the oldest first.
+fn surplus(view: &dyn View, pod: &Item, now: Timestamp) -> Plan {
+    let is_finished = |pod: &Item| matches!(phase(pod), "Succeeded" | "Failed");
+    let all = view.list(&PODS, None);
+    if !is_finished(pod) || pod.meta().is_deleting() || all.len() <= FINISHED_MAX {
+        return Plan::default();
+    }
+    let finished: Vec<Item> = Item::all(all).into_iter().filter(is_finished).collect();
+    let older = finished.iter().filter(|other| (other.created(), other.name()) < (pod.created(), pod.name())).count();
+    if older < finished.len().saturating_sub(FINISHED_MAX) { remove(pod, None, now) } else { Plan::default() }
+}
+
+fn remove(pod: &Item, disruption: Option<&str>, now: Timestamp) -> Plan {
+    let mut writes = Vec::new();
+    if let Some(message) = disruption {
+        let mut status = status_of(pod);
+        let condition = json!({"type": "DisruptionTarget", "status": "True", "lastTransitionTime": rfc3339(now),
+            "reason": "DeletionByPodGC", "message": message});
+        set_condition(&mut status, condition);
+        if !matches!(phase(pod), "Succeeded" | "Failed") {
+            status["phase"] = json!("Failed");
+        }
+        writes.extend(pod.status_write(&PODS, &status));
+    }
+    let mut delete = pod.delete(&PODS);
+    if let Write::Delete { grace_seconds, .. } = &mut delete {
+        *grace_seconds = Some(0);
+    }
+    writes.push(delete);
+    Plan { writes, ..Plan::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_testkit::FakeView;
+
+    #[test]
+    fn pods_of_a_node_that_is_gone_are_removed_once_the_store_agrees() {
+        let view =
+            FakeView::new().with(PODS, json!({"metadata": {"name": "a", "namespace": "n"}, "spec": {"nodeName": "x"}}));
+        let key = Key::new("n", "a");
+        let plan = PodGarbageCollector.reconcile(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!((plan.writes.len(), plan.asks.len()), (0, 1));
+        let last = Outcome { asked: plan.asks, answers: vec![Answer::Object(None)], ..Outcome::default() };
+        view.apply(&PodGarbageCollector.reconcile(&view, &key, &last, Timestamp::UNIX_EPOCH));
+        assert!(view.names(&PODS).is_empty());
+    }
+}

@@ -1,0 +1,84 @@
+//! Pods leave nodes whose NoExecute taints they do not tolerate, at once or when their patience ends.
+
+use std::time::Duration;
+
+use coracle_meta::Resource;
+use coracle_reconcile::{Controller, EventKind, Index, Key, Outcome, Plan, View, Watch};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::pods::PODS;
+use crate::shape::{Item, rfc3339, set_condition, status_of, time};
+use crate::tolerations::eviction_seconds;
+
+pub const NODES: Resource = Resource::new("", "nodes");
+
+pub struct TaintEviction;
+
+impl Controller for TaintEviction {
+    fn name(&self) -> &'static str {
+        "taint-eviction-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![
+            Watch { resource: PODS, keys: |_, pod| vec![Key::of(pod)] },
+            Watch {
+                resource: NODES,
+                keys: |view, node| {
+                    view.by_index(&PODS, Index::Node, &node.meta.name).iter().map(|pod| Key::of(pod)).collect()
+                },
+            },
+        ]
+    }
+
+    fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, now: Timestamp) -> Plan {
+        let pod = Item::get(view, &PODS, key).filter(|pod| !pod.meta().is_deleting());
+        let Some(pod) = pod else { return Plan::default() };
+        let Some(node) = Item::get(view, &NODES, &Key::new("", pod.text("/spec/nodeName"))) else {
+            return Plan::default();
+        };
+        let taints: Vec<&Value> =
+            node.list("/spec/taints").iter().filter(|taint| taint["effect"] == "NoExecute").collect();
+        let Some(seconds) = eviction_seconds(pod.list("/spec/tolerations"), &taints) else { return Plan::default() };
+        let since = taints.iter().filter_map(|taint| time(&taint["timeAdded"])).max().unwrap_or(now);
+        let left = seconds as f64 - now.duration_since(since).as_secs_f64();
+        if seconds > 0 && left > 0.0 {
+            return Plan::wake(Duration::from_secs_f64(left));
+        }
+        evict(&pod, now)
+    }
+}
+
+fn evict(pod: &Item, now: Timestamp) -> Plan {
+    let mut status = status_of(pod);
+    let condition = json!({"type": "DisruptionTarget", "status": "True", "lastTransitionTime": rfc3339(now),
+        "reason": "DeletionByTaintManager", "message": "Taint manager: deleting due to NoExecute taint"});
+    set_condition(&mut status, condition);
+    let mut writes: Vec<_> = pod.status_write(&PODS, &status).into_iter().collect();
+    let message = format!("Marking for deletion Pod {}/{}", pod.namespace(), pod.name());
+    let mut note = pod.note(EventKind::Normal, "TaintManagerEviction", message);
+    note.of_write = Some(writes.len());
+    writes.push(pod.delete(&PODS));
+    Plan { writes, events: vec![note], ..Plan::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_testkit::FakeView;
+
+    #[test]
+    fn patience_is_counted_from_the_taint() {
+        let pod = json!({"metadata": {"name": "a", "namespace": "n"}, "spec": {"nodeName": "x", "tolerations": [
+            {"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]}});
+        let node = json!({"metadata": {"name": "x"}, "spec": {"taints": [
+            {"key": "k", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}]}});
+        let view = FakeView::new().with(PODS, pod).with(NODES, node);
+        let (key, start) = (Key::new("n", "a"), "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap());
+        let early = TaintEviction.reconcile(&view, &key, &Outcome::default(), start + Duration::from_secs(100));
+        assert_eq!(early, Plan::wake(Duration::from_secs(200)));
+        view.settle(&TaintEviction, &key, start + Duration::from_secs(301));
+        assert!(view.names(&PODS).is_empty());
+    }
+}

@@ -4,5 +4,7 @@
 mod protobuf;
 #[path = "it/reading.rs"]
 mod reading;
+#[path = "it/robust.rs"]
+mod robust;
 #[path = "it/samples.rs"]
 mod samples;

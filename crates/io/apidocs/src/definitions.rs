@@ -118,7 +118,7 @@ impl Writer<'_> {
         {
             out["default"] = zero;
         }
-        extensions(field, &mut out);
+        extensions(made, field, &mut out);
         out
     }
 
@@ -137,22 +137,9 @@ impl Writer<'_> {
             Shape::Any(AnyForm::Raw) => json!({ "type": "object" }),
             Shape::Any(_) => json!({}),
             Shape::Message(id) => self.reference(&self.schema.get(*id).name),
-            Shape::List(element) => json!({ "type": "array", "items": self.element(element) }),
-            Shape::Map(element) => json!({ "type": "object", "additionalProperties": self.element(element) }),
+            Shape::List(element) => json!({ "type": "array", "items": self.shape(element) }),
+            Shape::Map(element) => json!({ "type": "object", "additionalProperties": self.shape(element) }),
         }
-    }
-
-    fn element(&self, shape: &Shape) -> Value {
-        let mut out = self.shape(shape);
-        if self.dialect == Dialect::V3 {
-            if out.get("$ref").is_some() {
-                out = json!({ "allOf": [out] });
-            }
-            if let Some(zero) = default(shape) {
-                out["default"] = zero;
-            }
-        }
-        out
     }
 }
 
@@ -174,7 +161,8 @@ fn default(shape: &Shape) -> Option<Value> {
     }
 }
 
-fn extensions(field: &Field, out: &mut Value) {
+fn extensions(made: &Type, field: &Field, out: &mut Value) {
+    let is_list_kind = field.name == "items" && made.name.ends_with("List");
     if let Shape::List(_) = field.shape {
         match &field.list {
             ListType::Set => out["x-kubernetes-list-type"] = "set".into(),
@@ -183,8 +171,8 @@ fn extensions(field: &Field, out: &mut Value) {
                 out["x-kubernetes-list-map-keys"] = keys.into();
                 out["x-kubernetes-list-type"] = "map".into();
             }
-            ListType::Atomic if !field.patch.merge => out["x-kubernetes-list-type"] = "atomic".into(),
-            ListType::Atomic => {}
+            ListType::Atomic if is_list_kind => {}
+            ListType::Atomic => out["x-kubernetes-list-type"] = "atomic".into(),
         }
     }
     if field.atomic {

@@ -28,6 +28,21 @@ const DELETE: &[(&str, &str)] = &[
     ("orphanDependents", "boolean"),
     ("propagationPolicy", "string"),
 ];
+const DELETE_COLLECTION: &[(&str, &str)] = &[
+    ("continue", "string"),
+    ("dryRun", "string"),
+    ("fieldSelector", "string"),
+    ("gracePeriodSeconds", "integer"),
+    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
+    ("labelSelector", "string"),
+    ("limit", "integer"),
+    ("orphanDependents", "boolean"),
+    ("propagationPolicy", "string"),
+    ("resourceVersion", "string"),
+    ("resourceVersionMatch", "string"),
+    ("sendInitialEvents", "boolean"),
+    ("timeoutSeconds", "integer"),
+];
 const LIST: &[(&str, &str)] = &[
     ("allowWatchBookmarks", "boolean"),
     ("continue", "string"),
@@ -73,7 +88,7 @@ pub fn paths(writer: &Writer<'_>, resource: &ApiResource, out: &mut Map<String, 
             (
                 has("deletecollection"),
                 Operation::new("delete", "deletecollection", "deletecollection", STATUS)
-                    .with(LIST)
+                    .with(DELETE_COLLECTION)
                     .taking(DELETE_OPTIONS),
             ),
         ],
@@ -261,17 +276,15 @@ impl Place<'_> {
             None | Some("") => "Core".to_owned(),
             Some(first) => capital(first),
         };
-        let verb = match operation.action {
-            "connect" => format!("connect{}", capital(operation.method)),
-            "deletecollection" => "deleteCollection".to_owned(),
-            _ => operation.verb.to_owned(),
+        let (verb, after) = match operation.action {
+            "connect" => ("connect", capital(operation.method)),
+            "deletecollection" => ("delete", "Collection".to_owned()),
+            _ => (operation.verb, String::new()),
         };
         let inner = path.split("/{name}/").nth(1).map(|name| name.split('/').map(capital).collect::<String>());
         format!(
-            "{}{group}{}{}{}{}{}",
-            if operation.action == "deletecollection" { "delete" } else { &verb },
+            "{verb}{group}{}{after}{}{}{}",
             capital(&self.resource.version),
-            if operation.action == "deletecollection" { "Collection" } else { "" },
             if path.contains("{namespace}") { "Namespaced" } else { "" },
             self.resource.kind.kind,
             inner.unwrap_or_default() + self.scope,

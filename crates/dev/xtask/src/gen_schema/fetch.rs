@@ -41,6 +41,10 @@ pub fn protobuf_sources(scratch: &Path) -> anyhow::Result<PathBuf> {
 
 fn run(folder: &Path, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
     let status = Command::new(program).args(arguments).current_dir(folder).stdout(std::process::Stdio::null()).status();
-    ensure!(status.with_context(|| format!("running {program}"))?.success(), "{program} {} failed", arguments.join(" "));
+    ensure!(
+        status.with_context(|| format!("running {program}"))?.success(),
+        "{program} {} failed",
+        arguments.join(" ")
+    );
     Ok(())
 }

@@ -94,7 +94,8 @@ impl Joined<'_> {
             });
             return letter.or(number).with_context(|| format!("unknown definition {target}"));
         }
-        let element = |inner: &Option<Box<Property>>| inner.as_deref().map_or(Ok("s".into()), |inner| self.shape(inner));
+        let element =
+            |inner: &Option<Box<Property>>| inner.as_deref().map_or(Ok("s".into()), |inner| self.shape(inner));
         Ok(match (property.types.name(), property.format.as_deref()) {
             ("string", Some("byte")) => "y".into(),
             ("string", _) => "s".into(),

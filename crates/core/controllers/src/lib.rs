@@ -14,6 +14,7 @@ pub mod garbage;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod pod_garbage;
+pub mod quota;
 pub mod replicaset;
 pub mod root_ca;
 pub mod serviceaccount;
@@ -43,5 +44,6 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(taint_eviction::TaintEviction),
         Box::new(garbage::GarbageCollector),
         Box::new(pod_garbage::PodGarbageCollector),
+        Box::new(quota::ResourceQuota),
     ]
 }

@@ -20,6 +20,11 @@ impl Controller for TaintEviction {
         "taint-eviction-controller"
     }
 
+    /// Upstream lets it act with the rights of the node controller.
+    fn identity(&self) -> &'static str {
+        "node-controller"
+    }
+
     fn watches(&self) -> Vec<Watch> {
         vec![
             Watch { resource: PODS, keys: |_, pod| vec![Key::of(pod)] },

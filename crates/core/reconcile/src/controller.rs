@@ -75,9 +75,14 @@ pub trait Controller: Send + Sync {
     /// As kube-controller-manager names it, `deployment-controller`.
     fn name(&self) -> &'static str;
 
-    /// The identity its requests carry and the `source.component` of its events.
+    /// The `source.component` of its events.
     fn component(&self) -> &'static str {
         self.name()
+    }
+
+    /// The service account in `kube-system` whose identity its requests carry, as upstream's default roles name it.
+    fn identity(&self) -> &'static str {
+        self.component()
     }
 
     fn watches(&self) -> Vec<Watch>;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coracle_client::Client;
 use coracle_meta::Resource;
-use coracle_reconcile::{Change, Controller, Key, Outcome, Plan, View};
+use coracle_reconcile::{Change, Controller, Key, Outcome, Plan, View, Watch, WatchAll};
 use coracle_rt::{Clock, Scope};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -28,7 +28,7 @@ const OWN_WRITE_CHECK: Duration = Duration::from_millis(50);
 const SYNC_CHECK: Duration = Duration::from_millis(5);
 const DISCOVERY_RETRY: Duration = Duration::from_secs(2);
 
-/// Makes the client that carries an identity, given the component's name.
+/// Makes the client that carries an identity, given the name of its service account in `kube-system`.
 pub type Clients = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 
 /// What all controllers share.
@@ -58,9 +58,11 @@ impl Driver {
                 everything.push((all.ignored, sender.clone()));
             }
             let worker = Worker {
-                client: (self.clients)(controller.component()),
+                client: (self.clients)(controller.identity()),
                 view: Arc::new(Informed { view: self.view.clone(), catalog: catalog.clone() }),
                 catalog: catalog.clone(),
+                watches: controller.watches(),
+                all: controller.watches_all(),
                 controller: controller.into(),
                 clock: self.clock.clone(),
                 records: records.clone(),
@@ -131,6 +133,8 @@ async fn discover(
 
 struct Worker {
     controller: Arc<dyn Controller>,
+    watches: Vec<Watch>,
+    all: Option<WatchAll>,
     view: Arc<Informed>,
     catalog: Arc<Catalog>,
     client: Client,
@@ -170,7 +174,7 @@ impl Worker {
 
     /// Subscribes to everything that decisions read and waits until it is there.
     async fn synced(&self, notes: &Notes) {
-        let watched: Vec<Resource> = self.controller.watches().into_iter().map(|watch| watch.resource).collect();
+        let watched: Vec<Resource> = self.watches.iter().map(|watch| watch.resource.clone()).collect();
         let all: Vec<Resource> = watched.into_iter().chain(self.controller.reads()).collect();
         for (at, resource) in all.iter().enumerate() {
             if !all[..at].contains(resource) {
@@ -187,10 +191,10 @@ impl Worker {
         let mut keys = Vec::new();
         let view: &dyn View = self.view.as_ref();
         for object in [&change.old, &change.new].into_iter().flatten() {
-            for watch in self.controller.watches().iter().filter(|watch| watch.resource == *resource) {
+            for watch in self.watches.iter().filter(|watch| watch.resource == *resource) {
                 keys.extend((watch.keys)(view, object));
             }
-            if let Some(all) = self.controller.watches_all().filter(|all| !all.ignored.contains(resource)) {
+            if let Some(all) = self.all.as_ref().filter(|all| !all.ignored.contains(resource)) {
                 keys.extend((all.keys)(view, resource, object));
             }
         }

@@ -1,0 +1,135 @@
+//! ResourceQuotas: what a namespace uses of what its quotas bound, counted from the objects themselves. Admission
+//! charges at once; this puts right what it cannot see, such as pods that finish.
+
+mod usage;
+
+use std::collections::BTreeMap;
+
+use coracle_meta::quantity::Quantity;
+use coracle_meta::{Object, Resource};
+use coracle_reconcile::controller::WatchAll;
+use coracle_reconcile::{Controller, Key, Outcome, Plan, View, Watch};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::shape::{Item, status_of};
+
+pub const QUOTAS: Resource = Resource::new("", "resourcequotas");
+static IGNORED: [Resource; 3] = [
+    Resource::new("", "events"),
+    Resource::new("events.k8s.io", "events"),
+    Resource::new("coordination.k8s.io", "leases"),
+];
+
+/// Amounts by resource name, `requests.cpu`.
+type Amounts = BTreeMap<String, Quantity>;
+
+pub struct ResourceQuota;
+
+impl Controller for ResourceQuota {
+    fn name(&self) -> &'static str {
+        "resourcequota-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![Watch { resource: QUOTAS, keys: |_, quota| vec![Key::of(quota)] }]
+    }
+
+    fn watches_all(&self) -> Option<WatchAll> {
+        Some(WatchAll { keys: quotas_of, ignored: &IGNORED })
+    }
+
+    fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, now: Timestamp) -> Plan {
+        let Some(quota) = Item::get(view, &QUOTAS, key) else { return Plan::default() };
+        let hard = amounts(quota.at("/spec/hard"));
+        let used = used(view, &quota, &hard, now);
+        let told = quota.at("/status");
+        if told["hard"].is_object() && amounts(&told["hard"]) == hard && amounts(&told["used"]) == used {
+            return Plan::default();
+        }
+        let mut status = status_of(&quota);
+        status["hard"] = quota.at("/spec/hard").clone();
+        status["used"] = used.iter().map(|(name, amount)| (name.clone(), json!(amount.to_string()))).collect();
+        Plan { writes: quota.status_write(&QUOTAS, &status).into_iter().collect(), ..Plan::default() }
+    }
+}
+
+/// The quotas of an object's namespace.
+fn quotas_of(view: &dyn View, _resource: &Resource, object: &Object) -> Vec<Key> {
+    match object.meta.namespace.as_str() {
+        "" => Vec::new(),
+        namespace => view.list(&QUOTAS, Some(namespace)).iter().map(|quota| Key::of(quota)).collect(),
+    }
+}
+
+fn amounts(map: &Value) -> Amounts {
+    let members = map.as_object().into_iter().flatten();
+    members.filter_map(|(name, value)| Some((name.clone(), usage::quantity(value)?))).collect()
+}
+
+/// What is used of each bounded resource; one that nothing counts keeps what was told.
+fn used(view: &dyn View, quota: &Item, hard: &Amounts, now: Timestamp) -> Amounts {
+    let mut used: Amounts = hard.keys().map(|name| (name.clone(), Quantity::ZERO)).collect();
+    for resource in usage::counted(hard, &view.known()) {
+        for object in view.list(&resource, Some(quota.namespace())) {
+            let Some(item) = Item::of(object) else { continue };
+            if !usage::is_in_scope(quota, &resource, &item) {
+                continue;
+            }
+            for (name, amount) in usage::of(&resource, &item, now) {
+                if let Some(sum) = used.get_mut(&name) {
+                    *sum = sum.plus(amount);
+                }
+            }
+        }
+    }
+    used
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pods::PODS;
+    use coracle_testkit::FakeView;
+
+    fn pod(name: &str, phase: &str) -> Value {
+        json!({"metadata": {"name": name, "namespace": "n"}, "status": {"phase": phase}, "spec": {
+            "initContainers": [{"resources": {"requests": {"cpu": "700m"}}}],
+            "containers": [{"resources": {"requests": {"cpu": "250m", "memory": "1Gi"}}},
+                {"resources": {"requests": {"cpu": "250m"}, "limits": {"cpu": "1"}}}]}})
+    }
+
+    fn used_of(view: &FakeView) -> Value {
+        view.settle(&ResourceQuota, &Key::new("n", "q"), Timestamp::UNIX_EPOCH);
+        view.json(&QUOTAS, "n", "q")["status"]["used"].clone()
+    }
+
+    #[test]
+    fn live_pods_are_charged_at_their_peak() {
+        let hard = json!({"pods": "10", "requests.cpu": "4", "memory": "8Gi", "limits.cpu": "9", "services": "2"});
+        let view = FakeView::new()
+            .with(QUOTAS, json!({"metadata": {"name": "q", "namespace": "n"}, "spec": {"hard": hard}}))
+            .with(PODS, pod("a", "Running"))
+            .with(PODS, pod("b", "Pending"))
+            .with(PODS, pod("c", "Succeeded"));
+        let expected =
+            json!({"pods": "2", "requests.cpu": "1400m", "memory": "2Gi", "limits.cpu": "2", "services": "0"});
+        assert_eq!(used_of(&view), expected);
+    }
+
+    #[test]
+    fn scopes_choose_pods() {
+        let mut free = pod("a", "Running");
+        free["spec"]["containers"] = json!([{}]);
+        free["spec"]["initContainers"] = json!([]);
+        let view = FakeView::new()
+            .with(
+                QUOTAS,
+                json!({"metadata": {"name": "q", "namespace": "n"},
+                    "spec": {"hard": {"pods": "10"}, "scopes": ["BestEffort", "NotTerminating"]}}),
+            )
+            .with(PODS, free)
+            .with(PODS, pod("b", "Running"));
+        assert_eq!(used_of(&view), json!({"pods": "1"}));
+    }
+}

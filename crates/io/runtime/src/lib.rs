@@ -1,1 +1,121 @@
-//! To be written.
+//! The embedded container runtime: the CRI's methods over shims, images and cgroups, as functions in this process. It
+//! knows CRI messages and the kernel; it knows nothing of pods' meaning or the API. Truth is in the kernel, the shims
+//! and the state folder: a runtime that is opened anew finds every container as it was.
+
+pub mod network;
+pub mod teardown;
+pub mod streams;
+mod state;
+mod adopt;
+mod sandbox;
+mod container;
+mod process;
+mod mounts;
+mod shim;
+mod terminal;
+mod stats;
+mod images;
+mod service;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use coracle_image::Store;
+use coracle_linux::cgroup::{self, Layout};
+use coracle_linux::zygote::Zygote;
+use coracle_proto::cri::ContainerEventResponse;
+use coracle_rt::{Clock, Dice, Scope};
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, watch};
+use tonic::Status;
+
+pub use network::{NetworkAttach, NetworkRequest};
+pub use streams::{ExecOptions, Resize, Streams};
+pub use teardown::{Places, teardown_all};
+
+/// Events that a slow listener may be behind before it misses some and must list.
+const EVENTS_MAX: usize = 1024;
+
+pub struct Options {
+    /// Pods' sockets, plans and pins. Survives the daemon; may be lost at a reboot.
+    pub state_dir: PathBuf,
+    /// Containers' writable layers.
+    pub data_dir: PathBuf,
+    /// Absolute cgroup path below which everything of this runtime is.
+    pub cgroup_root: String,
+    pub images: Arc<Store>,
+    pub network: Arc<dyn NetworkAttach>,
+    pub scope: Scope,
+    pub clock: Clock,
+    pub dice: Dice,
+}
+
+pub struct EmbeddedRuntime {
+    options: Options,
+    zygote: Zygote,
+    cgroups: Layout,
+    state: Mutex<state::State>,
+    /// Counts changes of containers; who waits for one looks again when it moves.
+    changes: watch::Sender<u64>,
+    events: broadcast::Sender<ContainerEventResponse>,
+}
+
+impl EmbeddedRuntime {
+    /// Opens the runtime and takes over every pod that its state folder names.
+    pub async fn open(options: Options, zygote: Zygote) -> Result<Arc<EmbeddedRuntime>, Status> {
+        let cgroups = Layout::detect().map_err(internal)?;
+        if cgroups.is_empty() {
+            return Err(Status::failed_precondition("no cgroup file system is mounted"));
+        }
+        for folder in [options.state_dir.join(state::PODS), options.data_dir.join(state::CONTAINERS)] {
+            std::fs::create_dir_all(&folder)
+                .map_err(|error| Status::internal(format!("making {}: {error}", folder.display())))?;
+        }
+        let runtime = Arc::new(EmbeddedRuntime {
+            options,
+            zygote,
+            cgroups,
+            state: Mutex::default(),
+            changes: watch::Sender::new(0),
+            events: broadcast::Sender::new(EVENTS_MAX),
+        });
+        runtime.adopt().await;
+        Ok(runtime)
+    }
+
+    /// Starts and ends of containers from now on.
+    pub fn events(&self) -> broadcast::Receiver<ContainerEventResponse> {
+        self.events.subscribe()
+    }
+
+    /// Makes the next start of a container cheaper. To be called when a pod is bound.
+    pub fn warm(&self) {
+        cgroup::warm(&self.cgroups);
+    }
+
+    /// The process id of the zygote.
+    pub fn zygote_pid(&self) -> i32 {
+        self.zygote.pid()
+    }
+
+    fn now(&self) -> i64 {
+        self.options.clock.now().as_nanosecond() as i64
+    }
+
+    /// 64 hexadecimal digits, as every runtime names its containers.
+    fn new_id(&self) -> String {
+        (0..4).map(|_| format!("{:016x}", self.options.dice.next_u64())).collect()
+    }
+}
+
+/// What cannot be helped by the caller, with all its causes.
+fn internal(error: impl std::error::Error) -> Status {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    Status::unknown(text)
+}

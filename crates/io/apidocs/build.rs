@@ -61,10 +61,10 @@ fn take(source: &str, out: &mut String) {
             push(out, 'T', name, &doc);
         } else if inside && line == "}" {
             return;
-        } else if let Some(field) = line.strip_prefix("pub ").and_then(|rest| rest.split(':').next()) {
-            if let Some(json) = names.get(field.trim_start_matches("r#")) {
-                push(out, 'F', json, &doc);
-            }
+        } else if let Some(field) = line.strip_prefix("pub ").and_then(|rest| rest.split(':').next())
+            && let Some(json) = names.get(field.trim_start_matches("r#"))
+        {
+            push(out, 'F', json, &doc);
         }
         if !line.starts_with("///") && !line.starts_with('#') {
             doc.clear();

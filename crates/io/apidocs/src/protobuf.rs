@@ -113,7 +113,7 @@ fn message(value: &Value, places: &[Place]) -> Vec<u8> {
         if *name == "x-" {
             extensions(&mut out, *tag, value);
         } else if let Some(member) = value.get(name) {
-            put(&mut out, *tag, *form, member, *name);
+            put(&mut out, *tag, *form, member, name);
         }
     }
     out

@@ -9,7 +9,27 @@ pub mod scale;
 pub mod shapes;
 mod table;
 
+pub mod admissionregistration;
+pub mod apiextensions;
+pub mod apiregistration;
+pub mod apps;
+pub mod autoscaling;
+pub mod batch;
+pub mod certificates;
+pub mod coordination;
 pub mod core;
+pub mod discovery;
+pub mod events;
+pub mod flowcontrol;
+pub mod internal;
+pub mod networking;
+pub mod node;
+pub mod policy;
+pub mod rbac;
+pub mod resource;
+pub mod scheduling;
+pub mod storage;
+pub mod storagemigration;
 
 pub use column::Column;
 pub use kind::{Kind, Scope, Storage, Subresource, Version};

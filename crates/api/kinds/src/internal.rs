@@ -1,0 +1,3 @@
+//! The internal.apiserver.k8s.io group.
+
+pub mod storageversion;

@@ -1,0 +1,5 @@
+//! The scheduling.k8s.io group.
+
+pub mod podgroup;
+pub mod priorityclass;
+pub mod workload;

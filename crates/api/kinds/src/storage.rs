@@ -1,0 +1,8 @@
+//! The storage.k8s.io group.
+
+pub mod csidriver;
+pub mod csinode;
+pub mod csistoragecapacity;
+pub mod storageclass;
+pub mod volumeattachment;
+pub mod volumeattributesclass;

@@ -346,17 +346,20 @@ impl Staged {
     }
 }
 
-/// The snapshot to recover from: the newest that history can do without its elders, else the oldest. The others go.
+/// The snapshot to recover from: the newest that history can do without its elders, else the oldest, or none while the
+/// log is there from its first segment on. The others go.
 fn choose_snapshot(disk: &dyn Disk, names: &[String], now: u64) -> Result<Option<Snapshot>, OpenError> {
     let all = numbers(names, ".snap").into_iter().map(|number| Snapshot::peek(disk, number));
     let all = all.collect::<Result<Vec<_>, _>>()?;
-    let aged = all.iter().rposition(|snapshot| snapshot.written_at + HISTORY_MILLIS <= now).unwrap_or(0);
-    for (_, surplus) in all.iter().enumerate().filter(|(place, _)| *place != aged) {
+    let aged = all.iter().rposition(|snapshot| snapshot.written_at + HISTORY_MILLIS <= now);
+    let whole_log = numbers(names, ".log").first() == Some(&1);
+    let chosen = aged.or((!whole_log).then_some(0));
+    for (_, surplus) in all.iter().enumerate().filter(|(place, _)| Some(*place) != chosen) {
         let name = snapshot_name(surplus.number);
         disk.remove(&name).map_err(OpenError::write(&name))?;
         disk.sync().map_err(OpenError::write("."))?;
     }
-    Ok(all.get(aged).copied())
+    Ok(chosen.and_then(|place| all.get(place)).copied())
 }
 
 /// Applies a frame's records to the index; how many bytes they are.

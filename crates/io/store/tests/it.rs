@@ -15,7 +15,7 @@ use std::time::Duration;
 use coracle_cache::Store;
 use coracle_cache::store::{Durability, Op, TxnResponse};
 use coracle_rt::Scope;
-use coracle_store::{Engine, OpenError};
+use coracle_store::{Engine, Etcd, OpenError};
 
 /// A folder that goes with the test.
 pub struct Folder(pub PathBuf);
@@ -54,13 +54,22 @@ async fn the_ephemeral_engine_keeps_the_suite_and_leaves_nothing() {
 
 #[tokio::test]
 async fn etcd_keeps_the_suite() {
-    let server = etcd::Server::start().await;
+    let server = etcd::Server::start();
     suite::suite(Arc::new(server.connect().await)).await;
 }
 
 #[tokio::test]
+async fn etcd_is_reached_over_tls_with_a_certificate_only() {
+    let server = etcd::Server::start_with_tls();
+    let store = server.connect().await;
+    suite::done(&store, suite::put("/a", "1")).await;
+    assert_eq!(suite::values(&store, "/a", None).await, ["/a=1"]);
+    assert!(Etcd::connect(&server.without_identity()).await.is_err());
+}
+
+#[tokio::test]
 async fn of_servers_that_share_an_etcd_one_compacts() {
-    let server = etcd::Server::start().await;
+    let server = etcd::Server::start();
     let (one, other) = (server.connect().await, server.connect().await);
     let first = suite::done(&one, suite::put("/a", "1")).await;
     suite::done(&one, suite::put("/a", "2")).await;

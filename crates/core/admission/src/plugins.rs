@@ -1,0 +1,36 @@
+//! The table of plugins. The order is upstream's: defaults come before what checks them, and quotas are charged last,
+//! when nothing else can refuse. Source: Kubernetes `pkg/kubeapiserver/options/plugins.go`.
+
+mod certificate_approval;
+mod default_ingress_class;
+mod default_storage_class;
+mod default_toleration_seconds;
+mod limit_ranger;
+mod namespace_lifecycle;
+mod node_restriction;
+mod pod_security;
+mod priority;
+mod resource_quota;
+mod runtime_class;
+mod service_account;
+mod storage_object_in_use;
+mod taint_nodes;
+
+use crate::plugin::Plugin;
+
+pub static PLUGINS: &[&dyn Plugin] = &[
+    &namespace_lifecycle::NamespaceLifecycle,
+    &limit_ranger::LimitRanger,
+    &service_account::ServiceAccount,
+    &node_restriction::NodeRestriction,
+    &taint_nodes::TaintNodesByCondition,
+    &pod_security::PodSecurity,
+    &priority::Priority,
+    &default_toleration_seconds::DefaultTolerationSeconds,
+    &default_storage_class::DefaultStorageClass,
+    &storage_object_in_use::StorageObjectInUseProtection,
+    &runtime_class::RuntimeClass,
+    &certificate_approval::CertificateSubjectRestriction,
+    &default_ingress_class::DefaultIngressClass,
+    &resource_quota::ResourceQuota,
+];

@@ -1,0 +1,242 @@
+//! What a namespace may hold in all. A write that adds to what a quota counts is charged to it before it is stored.
+//! Source: Kubernetes `apiserver/pkg/admission/plugin/resourcequota` and `pkg/quota/v1/evaluator/core`.
+
+use coracle_meta::quantity::Format;
+use coracle_meta::{LabelSelector, Quantity, Resource, Value};
+
+use crate::plugin::{Answer, Ask, Charge, Context, Operation, Plugin, Request, Verdict, forbidden};
+use crate::pods::{self, quantity};
+
+pub struct ResourceQuota;
+
+const QUOTAS: Resource = Resource::new("", "resourcequotas");
+
+impl Plugin for ResourceQuota {
+    fn name(&self) -> &'static str {
+        "ResourceQuota"
+    }
+
+    fn validate(&self, request: &Request<'_>, object: &Value, context: &Context<'_>) -> Verdict {
+        let writes = matches!(request.operation, Operation::Create | Operation::Update);
+        if !writes || !request.subresource.is_empty() || request.namespace.is_empty() {
+            return Verdict::Admit;
+        }
+        if let Some(Answer::Charged(Err(why))) = context.answers.last() {
+            return forbidden(request, why);
+        }
+        let quotas = context.facts.list(&QUOTAS, Some(request.namespace));
+        let quotas = quotas.iter().filter_map(|quota| Value::from_json(&quota.bytes).ok());
+        let mut charges = Vec::new();
+        for quota in quotas.filter(|quota| is_in_scope(quota, request, object)) {
+            let name = quota.str_at(&["metadata", "name"]).to_owned();
+            let hard: Vec<&str> = quota.entries_at(&["spec", "hard"]).map(|(resource, _)| resource).collect();
+            let missing = unspecified(request, object, &hard);
+            if !missing.is_empty() {
+                return forbidden(request, format!("failed quota: {name}: must specify {}", missing.join("; ")));
+            }
+            let amounts: Vec<_> = hard
+                .iter()
+                .filter_map(|resource| Some(((*resource).to_owned(), added(request, object, resource)?)))
+                .collect();
+            if !amounts.is_empty() {
+                charges.push(Charge { namespace: request.namespace.to_owned(), quota: name, amounts });
+            }
+        }
+        match charges.into_iter().nth(context.answers.len()) {
+            Some(charge) => Verdict::Ask(Ask::Charge(charge)),
+            None => Verdict::Admit,
+        }
+    }
+}
+
+/// How much more of a resource stands once the write is done; `None` where it is no more than before.
+fn added(request: &Request<'_>, object: &Value, resource: &str) -> Option<Quantity> {
+    let now = usage(request, object, resource)?;
+    match request.old {
+        Some(old) => {
+            let before = usage(request, old, resource).unwrap_or(Quantity::from_units(0, now.format()));
+            (now > before).then(|| now.minus(before))
+        }
+        None => (!now.is_zero()).then_some(now),
+    }
+}
+
+/// What one object counts for.
+pub fn usage(request: &Request<'_>, object: &Value, resource: &str) -> Option<Quantity> {
+    let one = || Some(Quantity::from_units(1, Format::DecimalSi));
+    let counted = format!("count/{}", request.resource);
+    if resource == counted {
+        return one();
+    }
+    if !request.resource.group.is_empty() {
+        return None;
+    }
+    match request.resource.plural.as_ref() {
+        "pods" => pod_usage(object, resource),
+        "services" => service_usage(object, resource),
+        "persistentvolumeclaims" => claim_usage(object, resource),
+        plural @ ("configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas") if plural == resource => {
+            one()
+        }
+        _ => None,
+    }
+}
+
+fn pod_usage(pod: &Value, resource: &str) -> Option<Quantity> {
+    // A pod that has ended takes nothing.
+    if matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed") {
+        return None;
+    }
+    match resource {
+        "pods" => Some(Quantity::from_units(1, Format::DecimalSi)),
+        _ => {
+            let (kind, name) = split(resource)?;
+            pods::pod_total(pod, kind, name)
+        }
+    }
+}
+
+/// `requests.cpu` and `cpu` are what pods request.
+fn split(resource: &str) -> Option<(&'static str, &str)> {
+    match resource.split_once('.') {
+        Some(("requests", name)) => Some(("requests", name)),
+        Some(("limits", name)) => Some(("limits", name)),
+        None if ["cpu", "memory", "ephemeral-storage"].contains(&resource) => Some(("requests", resource)),
+        _ => None,
+    }
+}
+
+fn service_usage(service: &Value, resource: &str) -> Option<Quantity> {
+    let kind = service.str_at(&["spec", "type"]);
+    let ports = service.list_at(&["spec", "ports"]);
+    let count = match resource {
+        "services" => 1,
+        "services.loadbalancers" if kind == "LoadBalancer" => 1,
+        "services.nodeports" if kind == "NodePort" => ports.len() as i64,
+        "services.nodeports" if kind == "LoadBalancer" => {
+            let allocates = service.at(&["spec", "allocateLoadBalancerNodePorts"]).as_bool() != Some(false);
+            let given = ports.iter().filter(|port| port.int_at(&["nodePort"]).unwrap_or_default() != 0).count();
+            if allocates { ports.len() as i64 } else { given as i64 }
+        }
+        _ => return None,
+    };
+    Some(Quantity::from_units(count, Format::DecimalSi))
+}
+
+fn claim_usage(claim: &Value, resource: &str) -> Option<Quantity> {
+    let class = claim.str_at(&["spec", "storageClassName"]);
+    let own = resource.strip_prefix(&format!("{class}.storageclass.storage.k8s.io/")).filter(|_| !class.is_empty());
+    match own.unwrap_or(resource) {
+        "persistentvolumeclaims" => Some(Quantity::from_units(1, Format::DecimalSi)),
+        "requests.storage" => quantity(claim.at(&["spec", "resources", "requests", "storage"])),
+        _ => None,
+    }
+}
+
+/// What a quota counts and a new pod does not say, container by container.
+fn unspecified(request: &Request<'_>, pod: &Value, hard: &[&str]) -> Vec<String> {
+    if !request.is_core("pods") || !request.creates() || !pod.at(&["spec", "resources"]).is_null() {
+        return Vec::new();
+    }
+    let must = hard.iter().filter(|resource| {
+        let compute = split(resource).is_some_and(|(_, name)| ["cpu", "memory", "ephemeral-storage"].contains(&name));
+        compute && **resource != "ephemeral-storage" && !resource.ends_with(".ephemeral-storage")
+    });
+    let mut missing = Vec::new();
+    for resource in must {
+        let Some((kind, name)) = split(resource) else { continue };
+        let silent = pods::containers(pod).filter(|one| one.at(&["resources", kind, name]).is_null());
+        let names: Vec<&str> = silent.map(|one| one.str_at(&["name"])).collect();
+        if !names.is_empty() {
+            missing.push(format!("{resource} for: {}", names.join(",")));
+        }
+    }
+    missing.sort();
+    missing
+}
+
+fn is_in_scope(quota: &Value, request: &Request<'_>, object: &Value) -> bool {
+    let simple =
+        quota.list_at(&["spec", "scopes"]).iter().filter_map(Value::as_str).map(|scope| (scope, "Exists", &[][..]));
+    let selectors = quota.list_at(&["spec", "scopeSelector", "matchExpressions"]).iter();
+    let selectors =
+        selectors.map(|one| (one.str_at(&["scopeName"]), one.str_at(&["operator"]), one.list_at(&["values"])));
+    let mut scopes = simple.chain(selectors).peekable();
+    if scopes.peek().is_none() {
+        return true;
+    }
+    request.is_core("pods") && scopes.all(|(scope, operator, values)| matches_scope(object, scope, operator, values))
+}
+
+fn matches_scope(pod: &Value, scope: &str, operator: &str, values: &[Value]) -> bool {
+    let terminating = pod.int_at(&["spec", "activeDeadlineSeconds"]).is_some_and(|seconds| seconds >= 0);
+    let best_effort = pods::containers(pod)
+        .all(|one| ["requests", "limits"].iter().all(|kind| one.at(&["resources", kind]).is_empty()));
+    match scope {
+        "Terminating" => terminating,
+        "NotTerminating" => !terminating,
+        "BestEffort" => best_effort,
+        "NotBestEffort" => !best_effort,
+        "PriorityClass" => {
+            let class = pod.str_at(&["spec", "priorityClassName"]);
+            let listed = values.iter().any(|value| value.as_str() == Some(class));
+            match operator {
+                "In" => listed,
+                "NotIn" => !listed,
+                "DoesNotExist" => class.is_empty(),
+                _ => !class.is_empty(),
+            }
+        }
+        "CrossNamespacePodAffinity" => crosses(pod),
+        _ => false,
+    }
+}
+
+fn crosses(pod: &Value) -> bool {
+    let kinds = ["podAffinity", "podAntiAffinity"];
+    let terms = kinds.iter().flat_map(|kind| {
+        let affinity = pod.at(&["spec", "affinity", kind]);
+        let required = affinity.list_at(&["requiredDuringSchedulingIgnoredDuringExecution"]).iter();
+        let preferred = affinity.list_at(&["preferredDuringSchedulingIgnoredDuringExecution"]).iter();
+        required.chain(preferred.map(|term| term.get("podAffinityTerm")))
+    });
+    let mut terms = terms;
+    terms.any(|term| {
+        !term.list_at(&["namespaces"]).is_empty()
+            || LabelSelector::from_value(term.get("namespaceSelector"))
+                .is_ok_and(|_| !term.get("namespaceSelector").is_null())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_meta::User;
+
+    fn request<'a>(resource: &'a Resource, user: &'a User) -> Request<'a> {
+        Request { operation: Operation::Create, resource, subresource: "", namespace: "a", name: "x", user, old: None }
+    }
+
+    #[test]
+    fn objects_count_for_what_they_are() {
+        let user = User::admin();
+        let pods = Resource::new("", "pods");
+        let json = br#"{"spec":{"containers":[{"resources":{"requests":{"cpu":"100m"}}},{"resources":{"requests":{"cpu":"1"}}}]}}"#;
+        let pod = Value::from_json(json).unwrap();
+        let of = |resource: &str| usage(&request(&pods, &user), &pod, resource).map(|amount| amount.to_string());
+        assert_eq!(of("requests.cpu").as_deref(), Some("1100m"));
+        assert_eq!(of("cpu").as_deref(), Some("1100m"));
+        assert_eq!(of("count/pods").as_deref(), Some("1"));
+        assert_eq!(of("limits.cpu"), None);
+        assert_eq!(of("services"), None);
+    }
+
+    #[test]
+    fn a_counted_resource_must_be_named_by_every_container() {
+        let user = User::admin();
+        let pods = Resource::new("", "pods");
+        let pod = Value::from_json(br#"{"spec":{"containers":[{"name":"a"},{"name":"b"}]}}"#).unwrap();
+        let missing = unspecified(&request(&pods, &user), &pod, &["limits.cpu", "pods"]);
+        assert_eq!(missing, ["limits.cpu for: a,b"]);
+    }
+}

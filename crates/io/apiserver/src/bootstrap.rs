@@ -1,0 +1,295 @@
+//! What a new cluster starts with, written once in one batch: namespaces, roles, priority classes, flow control, the
+//! range of Services and the `kubernetes` Service itself. Later starts only bring that Service's endpoint up to date.
+
+use std::sync::Arc;
+
+use coracle_access::bootstrap as policy;
+use coracle_cache::store::{Compare, Detail, Op, RangeRequest, Txn, TxnResponse};
+use coracle_meta::{Object, Resource, Status, Value, time};
+use serde_json::json;
+
+use crate::call::Served;
+use crate::server::{Server, ServerError};
+use crate::store::{at_rest, encode, failed, key, store_failed, swap, tree};
+
+const NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "default"];
+const LEVELS: [(&str, i64, i64); 5] = [
+    ("system", 30, 33),
+    ("node-high", 40, 25),
+    ("leader-election", 10, 0),
+    ("workload-high", 40, 50),
+    ("workload-low", 100, 90),
+];
+
+pub async fn write(server: &Arc<Server>) -> Result<(), ServerError> {
+    let range = RangeRequest {
+        start: key_of("", "namespaces", "", "default").into(),
+        end: Default::default(),
+        at: None,
+        limit: 1,
+        detail: Detail::KeysOnly,
+    };
+    if server.cache.store.range(range).await?.items.is_empty() {
+        let txn = first_batch(server).map_err(ServerError::Bootstrap)?;
+        // Another server may have been faster: then it wrote the same.
+        server.cache.store.txn(txn).await?;
+    }
+    endpoint(server).await.map_err(ServerError::Bootstrap)
+}
+
+fn key_of(group: &str, plural: &str, namespace: &str, name: &str) -> bytes::Bytes {
+    Served::stored(group, plural).map_or_else(Default::default, |served| key(served.kind, namespace, name))
+}
+
+fn first_batch(server: &Server) -> Result<Txn, Status> {
+    let mut objects: Vec<(Resource, Value)> = Vec::new();
+    for name in NAMESPACES {
+        let labels = json!({"kubernetes.io/metadata.name": name});
+        let object = json!({"metadata": {"name": name, "labels": labels}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+        objects.push((Resource::new("", "namespaces"), value(&object)));
+    }
+    objects.extend(policy::objects().into_iter().map(|seed| (seed.resource, seed.object)));
+    objects.extend(priority_classes());
+    objects.extend(flow_control());
+    let cidr = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [server.service_range.to_string()]},
+        "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
+            "lastTransitionTime": time::seconds(server.clock.now())}]}});
+    objects.push((Resource::new("networking.k8s.io", "servicecidrs"), value(&cidr)));
+    objects.extend(kubernetes_service(server));
+    let mut txn = Txn::default();
+    for (resource, object) in objects {
+        add(server, &resource, object, &mut txn)?;
+    }
+    Ok(txn)
+}
+
+fn value(json: &serde_json::Value) -> Value {
+    Value::from_json(json.to_string().as_bytes()).unwrap_or_default()
+}
+
+/// Adds an object that must not exist yet, with what the server says of a new one.
+fn add(server: &Server, resource: &Resource, mut object: Value, txn: &mut Txn) -> Result<(), Status> {
+    let kind = coracle_kinds::find(resource).ok_or_else(|| Status::internal(format!("no kind for {resource}")))?;
+    let Some(storage) = kind.storage else { return Err(Status::internal(format!("{resource} is not kept"))) };
+    object.set(&["metadata", "uid"], server.dice.uuid());
+    object.set(&["metadata", "creationTimestamp"], time::seconds(server.clock.now()));
+    if kind.rules.lifecycle.counts_generation {
+        object.set(&["metadata", "generation"], 1);
+    }
+    kind.default(&mut object, storage.version);
+    let meta = object.get("metadata");
+    let key = key(kind, meta.str_at(&["namespace"]), meta.str_at(&["name"]));
+    let value = at_rest(server, &key, encode(kind, &mut object)?)?;
+    txn.compares.push(Compare { key: key.clone(), mod_revision: 0 });
+    txn.then.push(Op::Put { key, value, lease_seconds: 0 });
+    Ok(())
+}
+
+fn priority_classes() -> Vec<(Resource, Value)> {
+    let about = |what: &str| format!("Used for system critical pods that must {what}.");
+    let classes = [
+        ("system-node-critical", 2_000_001_000_i64, about("not be moved from their current node")),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            about("run in the cluster, but can be moved to another node if necessary"),
+        ),
+    ];
+    let object = |(name, number, description): (&str, i64, String)| {
+        let object = json!({"metadata": {"name": name}, "value": number, "description": description,
+            "preemptionPolicy": "PreemptLowerPriority"});
+        (Resource::new("scheduling.k8s.io", "priorityclasses"), value(&object))
+    };
+    classes.into_iter().map(object).collect()
+}
+
+/// The levels and schemas that flow control must have and those it is suggested to have. Source: Kubernetes
+/// `pkg/apis/flowcontrol/bootstrap`.
+fn flow_control() -> Vec<(Resource, Value)> {
+    const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+    let level = |object: serde_json::Value| (Resource::new(GROUP, "prioritylevelconfigurations"), value(&object));
+    let limited = |shares: i64, lendable: i64, response: serde_json::Value| json!({"type": "Limited", "limited": {"nominalConcurrencyShares": shares, "lendablePercent": lendable, "limitResponse": response}});
+    let queue = |queues: i64, hand: i64| json!({"type": "Queue", "queuing": {"queues": queues, "handSize": hand, "queueLengthLimit": 50}});
+    let marked = |name: &str| json!({"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}});
+    let exempt = json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0, "lendablePercent": 0}});
+    let mut objects = vec![
+        level(json!({"metadata": marked("exempt"), "spec": exempt})),
+        level(json!({"metadata": marked("catch-all"), "spec": limited(5, 0, json!({"type": "Reject"}))})),
+        level(json!({"metadata": marked("global-default"), "spec": limited(20, 50, queue(128, 6))})),
+    ];
+    for (name, shares, lendable) in LEVELS {
+        let (queues, hand) = if name == "leader-election" {
+            (16, 4)
+        } else if name.starts_with("workload") {
+            (128, 6)
+        } else {
+            (64, 6)
+        };
+        objects.push(level(json!({"metadata": marked(name), "spec": limited(shares, lendable, queue(queues, hand))})));
+    }
+    let group = |name: &str| json!({"kind": "Group", "group": {"name": name}});
+    let user = |name: &str| json!({"kind": "User", "user": {"name": name}});
+    let account =
+        |name: &str| json!({"kind": "ServiceAccount", "serviceAccount": {"namespace": "kube-system", "name": name}});
+    let all = |groups: &[&str]| json!([{"verbs": ["*"], "apiGroups": groups, "resources": ["*"], "clusterScope": true, "namespaces": ["*"]}]);
+    let urls = |verbs: &[&str], urls: &[&str]| json!([{"verbs": verbs, "nonResourceURLs": urls}]);
+    let everything = (all(&["*"]), urls(&["*"], &["*"]));
+    let nowhere = json!([]);
+    let leases = json!([{"verbs": ["get", "create", "update"], "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "namespaces": ["*"]}]);
+    let node_parts = json!([
+        {"verbs": ["*"], "apiGroups": [""], "resources": ["nodes", "nodes/status"], "clusterScope": true, "namespaces": ["*"]},
+        {"verbs": ["*"], "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "namespaces": ["*"]},
+    ]);
+    let health = urls(&["get"], &["/healthz", "/livez", "/readyz"]);
+    let everyone = json!([group("system:unauthenticated"), group("system:authenticated")]);
+    let leaders =
+        json!([user("system:kube-controller-manager"), user("system:kube-scheduler"), account("endpoint-controller")]);
+    let system = json!([group("system:serviceaccounts:kube-system")]);
+    let controllers = json!([account("generic-garbage-collector"), account("namespace-controller")]);
+    let schemas = [
+        ("exempt", "exempt", 1, "", json!([group("system:masters")]), everything.clone()),
+        ("probes", "exempt", 2, "", everyone.clone(), (nowhere.clone(), health)),
+        ("system-leader-election", "leader-election", 100, "ByUser", leaders, (leases, nowhere.clone())),
+        (
+            "endpoint-controller",
+            "workload-high",
+            150,
+            "ByUser",
+            json!([
+                user("system:kube-controller-manager"),
+                account("endpoint-controller"),
+                account("endpointslicemirroring-controller")
+            ]),
+            (all(&["", "discovery.k8s.io"]), nowhere.clone()),
+        ),
+        (
+            "workload-leader-election",
+            "leader-election",
+            200,
+            "ByUser",
+            system.clone(),
+            (
+                json!([{"verbs": ["get", "create", "update"], "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "namespaces": ["*"]}]),
+                nowhere.clone(),
+            ),
+        ),
+        ("system-node-high", "node-high", 400, "ByUser", json!([group("system:nodes")]), (node_parts, nowhere)),
+        ("system-nodes", "system", 500, "ByUser", json!([group("system:nodes")]), everything.clone()),
+        (
+            "kube-controller-manager",
+            "workload-high",
+            800,
+            "ByNamespace",
+            json!([user("system:kube-controller-manager")]),
+            everything.clone(),
+        ),
+        (
+            "kube-scheduler",
+            "workload-high",
+            800,
+            "ByNamespace",
+            json!([user("system:kube-scheduler")]),
+            everything.clone(),
+        ),
+        (
+            "kube-system-service-accounts",
+            "workload-high",
+            900,
+            "ByNamespace",
+            merged(&system, &controllers),
+            everything.clone(),
+        ),
+        (
+            "service-accounts",
+            "workload-low",
+            9000,
+            "ByUser",
+            json!([group("system:serviceaccounts")]),
+            everything.clone(),
+        ),
+        ("global-default", "global-default", 9900, "ByUser", everyone.clone(), everything.clone()),
+        ("catch-all", "catch-all", 10000, "ByUser", everyone, everything),
+    ];
+    for (name, level, precedence, by, subjects, (resources, paths)) in schemas {
+        let mut spec = json!({"priorityLevelConfiguration": {"name": level}, "matchingPrecedence": precedence});
+        if !by.is_empty() {
+            spec["distinguisherMethod"] = json!({"type": by});
+        }
+        spec["rules"] = json!([{"subjects": subjects, "resourceRules": resources, "nonResourceRules": paths}]);
+        let object = json!({"metadata": marked(name), "spec": spec});
+        objects.push((Resource::new(GROUP, "flowschemas"), value(&object)));
+    }
+    objects
+}
+
+fn merged(left: &serde_json::Value, right: &serde_json::Value) -> serde_json::Value {
+    let lists = [left, right].into_iter().filter_map(serde_json::Value::as_array);
+    lists.flatten().cloned().collect()
+}
+
+/// The Service by which pods reach this server, at the first address of the range.
+fn kubernetes_service(server: &Server) -> Vec<(Resource, Value)> {
+    let ip = server.service_range.usable(0).to_string();
+    let family = server.service_range.family();
+    let port = server.advertise.1;
+    let service = json!({
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ipFamilies": [family], "ipFamilyPolicy": "SingleStack",
+            "sessionAffinity": "None", "internalTrafficPolicy": "Cluster",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}]},
+        "status": {"loadBalancer": {}},
+    });
+    let address = json!({
+        "metadata": {"name": ip, "labels": {"ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io", "ipaddress.kubernetes.io/ip-family": family}},
+        "spec": {"parentRef": {"resource": "services", "namespace": "default", "name": "kubernetes"}},
+    });
+    vec![
+        (Resource::new("", "services"), value(&service)),
+        (Resource::new("networking.k8s.io", "ipaddresses"), value(&address)),
+    ]
+}
+
+/// The endpoint of the `kubernetes` Service is where this server is reached now.
+async fn endpoint(server: &Arc<Server>) -> Result<(), Status> {
+    let (address, port) = server.advertise;
+    let ip = address.to_string();
+    let meta = json!({"name": "kubernetes", "namespace": "default"});
+    let endpoints = json!({
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": ip}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
+    });
+    let mut slice = json!({
+        "metadata": meta, "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    });
+    slice["metadata"]["labels"] = json!({"kubernetes.io/service-name": "kubernetes"});
+    put(server, Resource::new("", "endpoints"), value(&endpoints), &["subsets"]).await?;
+    put(
+        server,
+        Resource::new("discovery.k8s.io", "endpointslices"),
+        value(&slice),
+        &["addressType", "endpoints", "ports"],
+    )
+    .await
+}
+
+/// Creates the object, or puts these members of the one that stands right.
+async fn put(server: &Arc<Server>, resource: Resource, wanted: Value, members: &[&str]) -> Result<(), Status> {
+    let kind = coracle_kinds::find(&resource).ok_or_else(|| Status::internal(format!("no kind for {resource}")))?;
+    let cache = server.resource(kind).await?;
+    let found: Option<Arc<Object>> = cache.get_fresh("default", "kubernetes").await.map_err(failed)?;
+    let Some(current) = found else {
+        let mut txn = Txn::default();
+        add(server, &resource, wanted, &mut txn)?;
+        return server.cache.store.txn(txn).await.map(|_: TxnResponse| ()).map_err(store_failed);
+    };
+    let mut object = tree(&current)?;
+    if members.iter().all(|member| object.get(member) == wanted.get(member)) {
+        return Ok(());
+    }
+    for member in members {
+        object.set(&[member], wanted.get(member).clone());
+    }
+    swap(server, kind, &current, &mut object).await.map(|_| ())
+}

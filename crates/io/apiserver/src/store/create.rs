@@ -1,0 +1,118 @@
+//! Making an object. Source of the steps: Kubernetes `apiserver/pkg/registry/rest/create.go` and
+//! `registry/generic/registry/store.go`.
+
+use std::sync::Arc;
+
+use coracle_admission::{Operation, Request};
+use coracle_cache::store::{Compare, Op, Txn, TxnResponse};
+use coracle_meta::{ErrorList, Object, Status, Value, names, time};
+
+use super::{Deed, Target, Written, at_rest, durability, encode, key, lease_seconds, store_failed};
+use crate::admit::{self, Mode};
+use crate::call::Call;
+use crate::server::Server;
+use crate::services;
+
+/// How often a generated name that is taken is thrown anew.
+const NAME_TRIES_MAX: usize = 8;
+
+/// Stores a new object, given in the version of its URL.
+pub async fn create(server: &Arc<Server>, call: &Call, target: &Target, object: Value) -> Result<Written, Status> {
+    let mut tries = 0;
+    loop {
+        match attempt(server, call, target, object.clone()).await {
+            Err(status) if status.is_already_exists() && generates(&object) && tries < NAME_TRIES_MAX => tries += 1,
+            done => return done,
+        }
+    }
+}
+
+fn generates(object: &Value) -> bool {
+    let meta = object.get("metadata");
+    meta.str_at(&["name"]).is_empty() && !meta.str_at(&["generateName"]).is_empty()
+}
+
+async fn attempt(server: &Arc<Server>, call: &Call, target: &Target, mut object: Value) -> Result<Written, Status> {
+    let kind = target.served.kind;
+    stamp(server, target, &mut object)?;
+    kind.default(&mut object, target.served.version);
+    let mut object = kind.convert(&object, &target.served.api_version(), &kind.storage_api_version());
+    let resource = target.resource();
+    let name = object.str_at(&["metadata", "name"]).to_owned();
+    let mode = if call.is_dry_run() { Mode::DryRun } else { Mode::Real };
+    let request = Request {
+        operation: Operation::Create,
+        resource: &resource,
+        subresource: "",
+        namespace: &target.namespace,
+        name: &name,
+        user: &call.user,
+        old: None,
+    };
+    admit::mutate(server, &request, &mut object, mode).await?;
+    kind.default(&mut object, kind.storage.map_or(target.served.version, |storage| storage.version));
+    kind.prepare_create(&mut object);
+    let claim = services::claim(server, kind, &mut object, None).await?;
+    check(target, &object)?;
+    crate::verbs::rbac::may_grant(server, &call.user, kind, &object, None)?;
+    admit::validate(server, &request, &object, mode).await?;
+    let bytes = encode(kind, &mut object)?;
+    if mode == Mode::DryRun {
+        let object = Object::new(bytes, 0).map_err(Status::internal)?;
+        return Ok(Written { object: Arc::new(object), deed: Deed::Created });
+    }
+    let key = key(kind, &target.namespace, &name);
+    let put =
+        Op::Put { key: key.clone(), value: at_rest(server, &key, bytes.clone())?, lease_seconds: lease_seconds(kind) };
+    let mut txn = Txn {
+        compares: vec![Compare { key, mod_revision: 0 }],
+        then: vec![put],
+        durability: durability(kind, &target.namespace),
+    };
+    claim.join(&mut txn);
+    match server.cache.store.txn(txn).await.map_err(store_failed)? {
+        TxnResponse::Done { revision } => {
+            let object = Object::new(bytes, revision).map_err(Status::internal)?;
+            Ok(Written { object: Arc::new(object), deed: Deed::Created })
+        }
+        TxnResponse::Refused { .. } => Err(Status::already_exists(&resource, &name)),
+    }
+}
+
+/// What the server alone says of a new object.
+fn stamp(server: &Server, target: &Target, object: &mut Value) -> Result<(), Status> {
+    let meta = object.get("metadata");
+    let namespace = meta.str_at(&["namespace"]);
+    if !namespace.is_empty() && namespace != target.namespace && target.served.kind.is_namespaced() {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    if !matches!(meta.str_at(&["resourceVersion"]), "" | "0") {
+        return Err(Status::internal("resourceVersion should not be set on objects to be created"));
+    }
+    if generates(object) {
+        let base = object.str_at(&["metadata", "generateName"]);
+        let name = names::generate_name(base, |bound| server.dice.below(bound as u64) as usize);
+        object.set(&["metadata", "name"], name);
+    }
+    for key in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        object.remove(&["metadata", key]);
+    }
+    if target.served.kind.is_namespaced() {
+        object.set(&["metadata", "namespace"], target.namespace.as_str());
+    }
+    object.set(&["metadata", "uid"], server.dice.uuid());
+    object.set(&["metadata", "creationTimestamp"], time::seconds(server.clock.now()));
+    Ok(())
+}
+
+fn check(target: &Target, object: &Value) -> Result<(), Status> {
+    let kind = target.served.kind;
+    let mut errors = ErrorList::default();
+    kind.validate(object, &mut errors);
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(kind.group, kind.kind, object.str_at(&["metadata", "name"]), &errors))
+}

@@ -1,0 +1,177 @@
+//! Changing an object: read, change, prepare, admit, validate, compare and swap, again where another was faster.
+//! Source of the steps: Kubernetes `apiserver/pkg/registry/rest/update.go` and `registry/generic/registry/store.go`.
+
+use std::sync::Arc;
+
+use coracle_admission::{Operation, Request};
+use coracle_cache::store::{Compare, Op, Txn, TxnResponse};
+use coracle_meta::{ErrorList, Object, Status, Value};
+
+use super::{Deed, Target, Written, at_rest, durability, encode, failed, key, lease_seconds, store_failed, tree};
+use crate::admit::{self, Mode};
+use crate::call::Call;
+use crate::server::Server;
+use crate::services;
+
+/// How often a write that names no resource version is tried against a moving object.
+const TRIES_MAX: usize = 12;
+
+/// Makes the new object from the old one, both whole and in storage form. It may be called several times.
+pub type Change<'a> = &'a (dyn Fn(&Value) -> Result<Value, Status> + Send + Sync);
+
+/// Changes the object that stands.
+pub async fn update(server: &Arc<Server>, call: &Call, target: &Target, change: Change<'_>) -> Result<Written, Status> {
+    let cache = server.resource(target.served.kind).await?;
+    for _ in 0..TRIES_MAX {
+        let found = cache.get_fresh(&target.namespace, &target.name).await.map_err(failed)?;
+        let Some(old) = found else { return Err(target.not_found()) };
+        if let Some(written) = attempt(server, call, target, &old, change).await? {
+            return Ok(written);
+        }
+    }
+    Err(Status::modified(&target.resource(), &target.name))
+}
+
+/// `None` where another write came between.
+async fn attempt(
+    server: &Arc<Server>,
+    call: &Call,
+    target: &Target,
+    current: &Arc<Object>,
+    change: Change<'_>,
+) -> Result<Option<Written>, Status> {
+    let kind = target.served.kind;
+    let mut old = tree(current)?;
+    let mut new = change(&old)?;
+    let is_pinned = check_identity(target, &old, &new)?;
+    restore_meta(&mut new, &old);
+    old.remove(&["metadata", "resourceVersion"]);
+    let storage_version = kind.storage.map_or(target.served.version, |storage| storage.version);
+    kind.default(&mut new, storage_version);
+    let resource = target.resource();
+    let mode = if call.is_dry_run() { Mode::DryRun } else { Mode::Real };
+    let request = Request {
+        operation: Operation::Update,
+        resource: &resource,
+        subresource: &target.subresource,
+        namespace: &target.namespace,
+        name: &target.name,
+        user: &call.user,
+        old: Some(&old),
+    };
+    admit::mutate(server, &request, &mut new, mode).await?;
+    kind.default(&mut new, storage_version);
+    prepare(target, &mut new, &old);
+    let claim = services::claim(server, kind, &mut new, Some(&old)).await?;
+    check(target, &new, &old)?;
+    crate::verbs::rbac::may_grant(server, &call.user, kind, &new, Some(&old))?;
+    admit::validate(server, &request, &new, mode).await?;
+    let bytes = encode(kind, &mut new)?;
+    if new == old {
+        return Ok(Some(Written { object: current.clone(), deed: Deed::Unchanged }));
+    }
+    let goes = is_released(target, &new);
+    let object = |revision| Object::new(bytes.clone(), revision).map(Arc::new).map_err(Status::internal);
+    let deed = if goes { Deed::Deleted } else { Deed::Changed };
+    if mode == Mode::DryRun {
+        return Ok(Some(Written { object: object(current.revision)?, deed }));
+    }
+    let key = key(kind, &target.namespace, &target.name);
+    let value = at_rest(server, &key, bytes.clone())?;
+    let mut txn = Txn {
+        compares: vec![Compare { key: key.clone(), mod_revision: current.revision }],
+        then: vec![match goes {
+            true => Op::Delete { key },
+            false => Op::Put { key, value, lease_seconds: lease_seconds(kind) },
+        }],
+        durability: durability(kind, &target.namespace),
+    };
+    claim.join(&mut txn);
+    if goes {
+        services::release(server, kind, &old, &mut txn);
+    }
+    match server.cache.store.txn(txn).await.map_err(store_failed)? {
+        TxnResponse::Done { revision } => Ok(Some(Written { object: object(revision)?, deed })),
+        TxnResponse::Refused { .. } if is_pinned => Err(Status::modified(&resource, &target.name)),
+        TxnResponse::Refused { .. } => Ok(None),
+    }
+}
+
+/// Whether the new object names the version it changes; refused when that has moved on, or when it is another object.
+fn check_identity(target: &Target, old: &Value, new: &Value) -> Result<bool, Status> {
+    let of = |object: &Value, key: &str| object.str_at(&["metadata", key]).to_owned();
+    let (named, url) = (of(new, "name"), &target.name);
+    if !named.is_empty() && named != *url {
+        let why = format!("the name of the object ({named}) does not match the name on the URL ({url})");
+        return Err(Status::bad_request(why));
+    }
+    let namespace = of(new, "namespace");
+    if target.served.kind.is_namespaced() && !namespace.is_empty() && namespace != target.namespace {
+        let url = &target.namespace;
+        let why = format!("the namespace of the object ({namespace}) does not match the namespace on the URL ({url})");
+        return Err(Status::bad_request(why));
+    }
+    let (uid, own) = (of(new, "uid"), of(old, "uid"));
+    if !uid.is_empty() && uid != own {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");
+        return Err(Status::conflict(&target.resource(), &target.name, &why));
+    }
+    match of(new, "resourceVersion").as_str() {
+        "" | "0" => Ok(false),
+        version if version == of(old, "resourceVersion") => Ok(true),
+        _ => Err(Status::modified(&target.resource(), &target.name)),
+    }
+}
+
+/// What only the server says stays as it was.
+fn restore_meta(new: &mut Value, old: &Value) {
+    if !matches!(new.get("metadata"), Value::Map(_)) {
+        new.set(&["metadata"], Value::map());
+    }
+    for key in ["resourceVersion", "selfLink"] {
+        new.remove(&["metadata", key]);
+    }
+    let fixed = ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
+    for key in fixed {
+        coracle_kinds::rules::restore_at(new, old, &["metadata", key]);
+    }
+    if new.at(&["metadata", "managedFields"]).is_null() {
+        coracle_kinds::rules::restore_at(new, old, &["metadata", "managedFields"]);
+    }
+}
+
+fn prepare(target: &Target, new: &mut Value, old: &Value) {
+    let kind = target.served.kind;
+    match target.subresource.as_str() {
+        "status" => kind.prepare_status_update(new, old),
+        // Written whole by the step that made the change.
+        "finalize" | "binding" | "eviction" | "approval" => {}
+        _ => kind.prepare_update(new, old),
+    }
+}
+
+fn check(target: &Target, new: &Value, old: &Value) -> Result<(), Status> {
+    let kind = target.served.kind;
+    let mut errors = ErrorList::default();
+    match target.subresource.as_str() {
+        "status" | "finalize" | "binding" | "eviction" | "approval" | "ephemeralcontainers" | "resize" => {
+            kind.validate_status_update(new, old, &mut errors);
+        }
+        _ => kind.validate_update(new, old, &mut errors),
+    }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(Status::invalid(kind.group, kind.kind, &target.name, &errors)),
+    }
+}
+
+/// Whether an object that is to be deleted has nothing left that holds it.
+fn is_released(target: &Target, object: &Value) -> bool {
+    let meta = object.get("metadata");
+    let is_deleting = !meta.get("deletionTimestamp").is_null();
+    let in_grace = meta.int_at(&["deletionGracePeriodSeconds"]).unwrap_or_default() > 0;
+    let is_held = !meta.list_at(&["finalizers"]).is_empty();
+    let is_namespace = target.served.kind.plural == "namespaces" && target.served.kind.group.is_empty();
+    let has_content = is_namespace && !object.list_at(&["spec", "finalizers"]).is_empty();
+    is_deleting && !in_grace && !is_held && !has_content
+}

@@ -1,0 +1,78 @@
+//! `pods/binding`: a pod gets its node, once. Source: Kubernetes `pkg/registry/core/pod/storage`.
+
+use std::sync::Arc;
+
+use coracle_meta::{Resource, Status, Value, time};
+
+use crate::answer::{self, Response};
+use crate::call::{Call, Served};
+use crate::decode;
+use crate::server::Server;
+use crate::store::{self, Target};
+
+const PODS: Resource = Resource::new("", "pods");
+
+pub async fn bind(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
+    let binding = decode::named(call, "v1", "Binding")?;
+    let own = binding.str_at(&["metadata", "name"]);
+    let name = if target.name.is_empty() { own } else { &target.name };
+    if !own.is_empty() && own != name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
+    let (kind, node) = (binding.str_at(&["target", "kind"]), binding.str_at(&["target", "name"]));
+    if !matches!(kind, "" | "Node") || node.is_empty() {
+        let mut errors = coracle_meta::ErrorList::default();
+        let path = coracle_meta::Path::new("target");
+        match node {
+            "" => errors.required(&path.child("name"), ""),
+            _ => errors.not_supported(&path.child("kind"), kind, &["Node"]),
+        }
+        return Err(Status::invalid("", "Binding", name, &errors));
+    }
+    let served = Served::stored("", "pods").ok_or_else(answer::not_found)?;
+    let pod = Target { served, name: name.to_owned(), subresource: "binding".into(), ..target.clone() };
+    let now = time::seconds(server.clock.now());
+    let change = |old: &Value| bound(old, &binding, &now);
+    store::update::update(server, call, &pod, &change).await?;
+    Ok(answer::bytes(201, answer::JSON, answer::status_json(&Status::new(201, "", ""))))
+}
+
+fn bound(old: &Value, binding: &Value, now: &str) -> Result<Value, Status> {
+    let name = old.str_at(&["metadata", "name"]);
+    let node = binding.str_at(&["target", "name"]);
+    let conflict = |why: String| Status::conflict(&Resource::new("", "pods/binding"), name, &why);
+    if !old.at(&["metadata", "deletionTimestamp"]).is_null() {
+        return Err(conflict(format!("pod {name} is being deleted, cannot be assigned to a host")));
+    }
+    let current = old.str_at(&["spec", "nodeName"]);
+    if !current.is_empty() {
+        return Err(conflict(format!("pod {name} is already assigned to node {current:?}")));
+    }
+    if !old.list_at(&["spec", "schedulingGates"]).is_empty() {
+        return Err(conflict(format!("pod {name} has non-empty .spec.schedulingGates")));
+    }
+    let uid = binding.str_at(&["metadata", "uid"]);
+    if !uid.is_empty() && uid != old.str_at(&["metadata", "uid"]) {
+        let own = old.str_at(&["metadata", "uid"]);
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");
+        return Err(Status::conflict(&PODS, name, &why));
+    }
+    let mut pod = old.clone();
+    pod.remove(&["metadata", "resourceVersion"]);
+    pod.set(&["spec", "nodeName"], node);
+    for part in ["labels", "annotations"] {
+        for (key, value) in binding.entries_at(&["metadata", part]) {
+            pod.set(&["metadata", part, key], value.clone());
+        }
+    }
+    let mut conditions = pod.list_at(&["status", "conditions"]).to_vec();
+    conditions.retain(|condition| condition.str_at(&["type"]) != "PodScheduled");
+    let mut scheduled = Value::map();
+    scheduled.set(&["type"], "PodScheduled");
+    scheduled.set(&["status"], "True");
+    scheduled.set(&["lastProbeTime"], Value::Null);
+    scheduled.set(&["lastTransitionTime"], now);
+    conditions.push(scheduled);
+    pod.set(&["status", "conditions"], conditions);
+    Ok(pod)
+}

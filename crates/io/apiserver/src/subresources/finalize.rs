@@ -1,0 +1,27 @@
+//! `namespaces/finalize`: the one way a namespace loses the finalizers of its spec, and with the last of them itself.
+
+use std::sync::Arc;
+
+use coracle_meta::{Status, Value};
+
+use crate::answer::Response;
+use crate::call::Call;
+use crate::decode;
+use crate::server::Server;
+use crate::store::{self, Target};
+use crate::verbs::write::show;
+
+pub async fn finalize(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
+    let wanted = decode::object(call, target.served)?;
+    let change = |old: &Value| {
+        let mut kept = old.clone();
+        kept.set(&["spec", "finalizers"], wanted.list_at(&["spec", "finalizers"]).to_vec());
+        if kept.list_at(&["spec", "finalizers"]).is_empty() {
+            kept.remove(&["spec", "finalizers"]);
+        }
+        coracle_kinds::rules::restore_at(&mut kept, &wanted, &["metadata", "resourceVersion"]);
+        Ok(kept)
+    };
+    let written = store::update::update(server, call, target, &change).await?;
+    show(server, call, target, &written)
+}

@@ -1,0 +1,71 @@
+//! `scale`: how many replicas a workload is to have, the same for every kind that has replicas.
+
+use std::sync::Arc;
+
+use coracle_kinds::scale;
+use coracle_meta::{Status, Value};
+
+use crate::answer::{self, Response};
+use crate::call::Call;
+use crate::decode;
+use crate::encode::served_tree;
+use crate::server::Server;
+use crate::store::{self, Target, failed};
+use crate::verbs::patch::{Patch, in_served_version};
+use crate::verbs::write::stored;
+
+const VERSION: &str = "autoscaling/v1";
+
+pub async fn route(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
+    // The workload itself is updated, with its generation counted.
+    let whole = Target { subresource: String::new(), ..target.clone() };
+    let object = match call.info.verb {
+        "get" => {
+            let cache = server.resource(target.served.kind).await?;
+            let found = cache.get_fresh(&target.namespace, &target.name).await.map_err(failed)?;
+            found.ok_or_else(|| target.not_found())?
+        }
+        "update" => {
+            let wanted = decode::named(call, VERSION, "Scale")?;
+            check(target, &wanted)?;
+            let change = |old: &Value| Ok(stored(target, &scaled(target, old, &wanted)));
+            store::update::update(server, call, &whole, &change).await?.object
+        }
+        "patch" => {
+            let patch = Patch::read(call)?;
+            let change = |old: &Value| {
+                let shown = scale::of(&in_served_version(target, old));
+                let wanted = patch.apply(call, &shown, VERSION, "Scale")?;
+                check(target, &wanted)?;
+                Ok(stored(target, &scaled(target, old, &wanted)))
+            };
+            store::update::update(server, call, &whole, &change).await?.object
+        }
+        _ => return Err(answer::method_not_allowed()),
+    };
+    Ok(answer::json(200, &scale::of(&served_tree(target.served, &object)?)))
+}
+
+fn check(target: &Target, wanted: &Value) -> Result<(), Status> {
+    let replicas = wanted.int_at(&["spec", "replicas"]).unwrap_or_default();
+    if replicas >= 0 {
+        return Ok(());
+    }
+    let mut errors = coracle_meta::ErrorList::default();
+    let path = coracle_meta::Path::new("spec.replicas");
+    errors.invalid(&path, replicas, "must be greater than or equal to 0");
+    Err(Status::invalid("autoscaling", "Scale", &target.name, &errors))
+}
+
+fn scaled(target: &Target, old: &Value, wanted: &Value) -> Value {
+    let mut object = in_served_version(target, old);
+    scale::apply(&mut object, wanted);
+    for key in ["uid", "resourceVersion"] {
+        let given = wanted.str_at(&["metadata", key]);
+        match given {
+            "" => drop(object.remove(&["metadata", key])),
+            given => object.set(&["metadata", key], given),
+        }
+    }
+    object
+}

@@ -1,0 +1,70 @@
+//! Which objects a list or watch picks.
+
+use coracle_meta::{FieldSelector, LabelSelector, Object, Status};
+
+use crate::call::{Call, Served};
+use crate::encode::served_tree;
+
+pub struct Selector {
+    served: Served,
+    labels: LabelSelector,
+    fields: FieldSelector,
+}
+
+impl Selector {
+    pub fn read(call: &Call, served: Served) -> Result<Selector, Status> {
+        let bad =
+            |what: &str, error: &dyn std::fmt::Display| Status::bad_request(format!("unable to parse {what}: {error}"));
+        let text = |key: &str| call.query.get(key).unwrap_or_default();
+        let labels = LabelSelector::parse(text("labelSelector")).map_err(|error| bad("requirement", &error))?;
+        let fields = FieldSelector::parse(text("fieldSelector")).map_err(|error| bad("field selector", &error))?;
+        let selector = Selector { served, labels, fields };
+        selector.check_fields()?;
+        Ok(selector)
+    }
+
+    fn check_fields(&self) -> Result<(), Status> {
+        let nothing = coracle_meta::Value::map();
+        let known = self.served.kind.selectable_fields(&nothing);
+        let unknown = |field: &str| !known.iter().any(|(name, _)| *name == field) && field != "metadata.namespace";
+        match self.fields.requirements.iter().find(|requirement| unknown(&requirement.field)) {
+            None => Ok(()),
+            Some(requirement) => Err(Status::bad_request(format!(
+                "Unable to find {:?} that match label selector \"\", field selector \"{}={}\": field label not \
+                 supported: {}",
+                format!("{}, Resource={}", self.served.api_version(), self.served.kind.plural),
+                requirement.field,
+                requirement.value,
+                requirement.field
+            ))),
+        }
+    }
+
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    pub fn matches(&self, object: &Object) -> bool {
+        if !self.labels.matches(&object.meta.labels) {
+            return false;
+        }
+        if self.fields.is_everything() {
+            return true;
+        }
+        let of_meta = |field: &str| match field {
+            "metadata.name" => Some(object.meta.name.as_str()),
+            "metadata.namespace" => Some(object.meta.namespace.as_str()),
+            _ => None,
+        };
+        let is_meta = |field: &str| matches!(field, "metadata.name" | "metadata.namespace");
+        if self.fields.requirements.iter().all(|requirement| is_meta(&requirement.field)) {
+            return self.fields.matches(of_meta);
+        }
+        let Ok(value) = served_tree(self.served, object) else { return false };
+        let fields = self.served.kind.selectable_fields(&value);
+        self.fields.matches(|wanted| {
+            let found = fields.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.as_str());
+            found.or_else(|| of_meta(wanted))
+        })
+    }
+}

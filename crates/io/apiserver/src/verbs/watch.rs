@@ -1,0 +1,238 @@
+//! Watch: frames of JSON as changes happen, from a resource version on, with bookmarks and streaming lists. Source:
+//! Kubernetes `apiserver/pkg/endpoints/handlers/watch.go`, KEP-3157.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use coracle_cache::{CacheEvent, EventKind, Gone, WatchFrom, Watcher};
+use coracle_client::BodyError;
+use coracle_meta::{Status, Value};
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use tokio::time::Instant;
+
+use super::read::{invalid_options, reach, version_of};
+use super::select::Selector;
+use crate::answer::{self, Response, status_json};
+use crate::call::{Call, Served};
+use crate::encode::{self, Form, served_tree, shown, table};
+use crate::server::Server;
+use crate::store::{Target, store_failed};
+
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Watches that name no end get one by chance between this and twice as long.
+const SECONDS_MIN: u64 = 1800;
+
+struct Stream {
+    server: Arc<Server>,
+    watcher: Watcher,
+    selector: Selector,
+    served: Served,
+    form: Form,
+    call: Arc<Call>,
+    /// Bookmarks are wanted.
+    bookmarks: bool,
+    /// The first bookmark closes the initial list.
+    initial: bool,
+    ends: Instant,
+    next_bookmark: Instant,
+    is_over: bool,
+}
+
+pub async fn watch(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
+    let selector = Selector::read(call, target.served)?;
+    let cache = server.resource(target.served.kind).await?;
+    let version = call.query.get("resourceVersion");
+    let initial = call.query.get("sendInitialEvents").map(|_| call.query.flag("sendInitialEvents"));
+    if initial.is_some() && call.query.get("resourceVersionMatch") != Some("NotOlderThan") {
+        return Err(invalid_options(
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ));
+    }
+    let bookmarks = call.query.flag("allowWatchBookmarks");
+    let from = match (initial, version) {
+        (Some(true), None | Some("0")) | (None, None | Some("0")) => {
+            cache.sync().await.map_err(store_failed)?;
+            WatchFrom::Initial
+        }
+        (Some(true), Some(version)) => {
+            reach(&cache, version_of(version)?).await?;
+            WatchFrom::Initial
+        }
+        (Some(false), None | Some("0")) => WatchFrom::Now,
+        (_, Some(version)) => WatchFrom::Revision(version_of(version)?),
+    };
+    let namespace = Some(target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    let form = encode::form(call)?;
+    let watcher = match cache.watch(from, namespace) {
+        Ok(watcher) => watcher,
+        // The stream opens and says so, as clients expect it.
+        Err(gone) => return Ok(answer::bytes(200, answer::JSON, error_frame(&gone_status(gone)))),
+    };
+    let seconds = match call.query.number("timeoutSeconds") {
+        Some(seconds) if seconds > 0 => seconds as u64,
+        _ => SECONDS_MIN + server.dice.below(SECONDS_MIN),
+    };
+    let now = Instant::now();
+    let stream = Stream {
+        server: server.clone(),
+        watcher,
+        selector,
+        served: target.served,
+        form,
+        call: Arc::new(call.summary()),
+        bookmarks,
+        initial: initial == Some(true) && from == WatchFrom::Initial,
+        ends: now + Duration::from_secs(seconds),
+        next_bookmark: now + BOOKMARK_EVERY,
+        is_over: false,
+    };
+    server.metrics.watches.fetch_add(1, Ordering::Relaxed);
+    let frames = stream::unfold(stream, |mut stream| async move {
+        let bytes = stream.next().await?;
+        Some((Ok::<_, BodyError>(Frame::data(bytes)), stream))
+    });
+    let mut response = answer::bytes(200, answer::JSON, Bytes::new());
+    *response.body_mut() = StreamBody::new(frames).boxed_unsync();
+    Ok(response)
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.server.metrics.watches.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Stream {
+    /// The next frames; `None` at the end of the watch.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if self.is_over {
+                return None;
+            }
+            let deadline = self.ends.min(self.next_bookmark);
+            let mut out = BytesMut::new();
+            match tokio::time::timeout_at(deadline, self.watcher.next()).await {
+                Ok(Ok(event)) => {
+                    self.write(&event, &mut out);
+                    // What is there already goes out at once.
+                    match self.watcher.ready() {
+                        Ok(events) => events.iter().for_each(|event| self.write(event, &mut out)),
+                        Err(gone) => self.fail(gone, &mut out),
+                    }
+                }
+                Ok(Err(gone)) => self.fail(gone, &mut out),
+                Err(_) if Instant::now() >= self.ends => return None,
+                Err(_) => {
+                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                    if self.bookmarks
+                        && let Some(bookmark) = self.watcher.bookmark()
+                    {
+                        self.write(&bookmark, &mut out);
+                    }
+                }
+            }
+            if !out.is_empty() {
+                return Some(out.freeze());
+            }
+        }
+    }
+
+    fn fail(&mut self, gone: Gone, out: &mut BytesMut) {
+        out.put_slice(&error_frame(&gone_status(gone)));
+        self.is_over = true;
+    }
+
+    fn write(&mut self, event: &CacheEvent, out: &mut BytesMut) {
+        if event.kind == EventKind::Bookmark {
+            self.bookmark(event, out);
+            return;
+        }
+        let matched = event.previous.as_ref().is_some_and(|previous| self.selector.matches(previous));
+        let matches = self.selector.matches(&event.object);
+        // An object that leaves what is selected is gone to this watcher, one that enters it is new.
+        let (word, object) = match (event.kind, matched, matches) {
+            (EventKind::Deleted, _, true) => ("DELETED", &event.object),
+            (EventKind::Added, _, true) | (EventKind::Modified, false, true) => ("ADDED", &event.object),
+            (EventKind::Modified, true, true) => ("MODIFIED", &event.object),
+            (EventKind::Modified, true, false) => {
+                let Some(previous) = &event.previous else { return };
+                let left = previous.at(event.revision);
+                self.frame("DELETED", &left, out);
+                return;
+            }
+            _ => return,
+        };
+        self.frame(word, object, out);
+    }
+
+    fn frame(&self, word: &str, object: &coracle_meta::Object, out: &mut BytesMut) {
+        out.put_slice(format!("{{\"type\":\"{word}\",\"object\":").as_bytes());
+        match self.form {
+            Form::Whole if self.served.is_storage_form() => object.write_json(out),
+            Form::Whole => {
+                out.put_slice(&shown(self.served, object).unwrap_or_else(|status| status_json(&status).into()))
+            }
+            Form::Partial => {
+                let value = served_tree(self.served, object).unwrap_or_default();
+                out.put_slice(&encode::partial(&value, "PartialObjectMetadata").to_json());
+            }
+            Form::Table => {
+                let rows = [served_tree(self.served, object).unwrap_or_default()];
+                let version = object.revision.to_string();
+                let now = self.server.clock.now();
+                out.put_slice(&table::table(&self.call, self.served, &rows, (&version, "", 0), now).to_json());
+            }
+        }
+        out.put_slice(b"}\n");
+    }
+
+    fn bookmark(&mut self, event: &CacheEvent, out: &mut BytesMut) {
+        let closes = std::mem::take(&mut self.initial);
+        if !self.bookmarks {
+            return;
+        }
+        let is_scheduled = self.next_bookmark > Instant::now() + BOOKMARK_EVERY - Duration::from_secs(1);
+        if !closes && !is_scheduled {
+            return;
+        }
+        let mut object = Value::map();
+        object.set(&["kind"], self.served.kind.kind);
+        object.set(&["apiVersion"], self.served.api_version());
+        object.set(&["metadata", "resourceVersion"], event.revision.to_string());
+        object.set(&["metadata", "creationTimestamp"], Value::Null);
+        if closes {
+            object.set(&["metadata", "annotations", "k8s.io/initial-events-end"], "true");
+        }
+        if self.form == Form::Table {
+            let meta = object.get("metadata").clone();
+            let version = event.revision.to_string();
+            let now = self.server.clock.now();
+            let mut bare = table::table(&self.call, self.served, &[], (&version, "", 0), now);
+            let mut row = Value::map();
+            row.set(&["cells"], Vec::new());
+            row.set(&["object", "kind"], "PartialObjectMetadata");
+            row.set(&["object", "apiVersion"], "meta.k8s.io/v1");
+            row.set(&["object", "metadata"], meta);
+            bare.set(&["rows"], vec![row]);
+            object = bare;
+        }
+        out.put_slice(b"{\"type\":\"BOOKMARK\",\"object\":");
+        out.put_slice(&object.to_json());
+        out.put_slice(b"}\n");
+    }
+}
+
+fn gone_status(gone: Gone) -> Status {
+    Status::expired(gone.to_string())
+}
+
+fn error_frame(status: &Status) -> Vec<u8> {
+    let mut out = b"{\"type\":\"ERROR\",\"object\":".to_vec();
+    out.extend(status_json(status));
+    out.extend(b"}\n");
+    out
+}

@@ -8,6 +8,7 @@ mod shape;
 mod tolerations;
 
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod garbage;
@@ -19,6 +20,7 @@ pub mod replicaset;
 pub mod root_ca;
 pub mod serviceaccount;
 pub mod taint_eviction;
+pub mod ttl_after_finished;
 
 use coracle_reconcile::Controller;
 
@@ -45,5 +47,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(garbage::GarbageCollector),
         Box::new(pod_garbage::PodGarbageCollector),
         Box::new(quota::ResourceQuota),
+        Box::new(disruption::Disruption),
+        Box::new(ttl_after_finished::TtlAfterFinished),
     ]
 }

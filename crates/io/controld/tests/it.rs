@@ -1,0 +1,152 @@
+//! The driver on a server in memory: a real controller, a real client, a transport that answers from a fake view.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use coracle_client::{Body, BodyError, Client, Transport};
+use coracle_controld::{Clients, run_controllers};
+use coracle_meta::{Object, Resource};
+use coracle_reconcile::{Change, Controller, Index, Key, Outcome, Plan, Sink, View, Watch, Write};
+use coracle_rt::{Closed, Scope};
+use coracle_testkit::FakeView;
+use http_body_util::{BodyExt, Full};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+const PODS: Resource = Resource::new("", "pods");
+const MAPS: Resource = Resource::new("", "configmaps");
+
+/// A fake view that also tells its followers, and lags behind the writes until it is let go on.
+#[derive(Default)]
+struct Cluster {
+    view: FakeView,
+    sinks: Mutex<Vec<(Resource, Sink)>>,
+}
+
+impl Cluster {
+    fn write(&self, resource: &Resource, write: Write) -> Option<Arc<Object>> {
+        let before = self.view.names(resource);
+        self.view.apply(&Plan { writes: vec![write], ..Plan::default() });
+        let made = self.view.list(resource, None).into_iter().find(|object| !before.contains(&object.meta.name))?;
+        for (followed, sink) in self.sinks.lock().iter().filter(|(followed, _)| followed == resource) {
+            sink(followed, &Change { old: None, new: Some(made.clone()) });
+        }
+        Some(made)
+    }
+}
+
+impl View for Cluster {
+    fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.view.get(resource, namespace, name)
+    }
+
+    fn list(&self, resource: &Resource, namespace: Option<&str>) -> Vec<Arc<Object>> {
+        self.view.list(resource, namespace)
+    }
+
+    fn by_index(&self, resource: &Resource, index: Index, value: &str) -> Vec<Arc<Object>> {
+        self.view.by_index(resource, index, value)
+    }
+
+    fn revision(&self, resource: &Resource) -> u64 {
+        self.view.revision(resource)
+    }
+
+    fn subscribe(&self, resource: &Resource, sink: Sink) {
+        for object in self.view.list(resource, None) {
+            sink(resource, &Change { old: None, new: Some(object) });
+        }
+        self.sinks.lock().push((resource.clone(), sink));
+    }
+}
+
+/// Answers creations; refuses the first of them.
+struct Server {
+    cluster: Arc<Cluster>,
+    requests: mpsc::UnboundedSender<(String, Value)>,
+    refused: Mutex<bool>,
+}
+
+#[async_trait]
+impl Transport for Server {
+    async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Body>, BodyError> {
+        let path = request.uri().path().to_owned();
+        let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+        let created = request.method() == http::Method::POST;
+        let (code, answer) = match path.as_str() {
+            "/api/v1/namespaces/n/pods" if created && !std::mem::replace(&mut *self.refused.lock(), true) => {
+                (403, json!({"kind": "Status", "code": 403, "reason": "Forbidden", "message": "no"}))
+            }
+            "/api/v1/namespaces/n/pods" if created => {
+                let write = Write::Create { resource: PODS, namespace: "n".into(), object: body.clone() };
+                let made = self.cluster.write(&PODS, write).ok_or("nothing was made")?;
+                (201, serde_json::from_slice(&made.json())?)
+            }
+            "/api/v1/namespaces/n/events" if created => (201, body.clone()),
+            _ => (404, json!({"kind": "Status", "code": 404, "reason": "NotFound", "message": "none"})),
+        };
+        let _ = self.requests.send((path, body));
+        let body = Full::new(Bytes::from(answer.to_string())).map_err(|never| match never {}).boxed_unsync();
+        Ok(http::Response::builder().status(code).body(body)?)
+    }
+}
+
+/// Wants one pod for each map.
+struct PodPerMap;
+
+impl Controller for PodPerMap {
+    fn name(&self) -> &'static str {
+        "pod-per-map"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![
+            Watch { resource: MAPS, keys: |_, map| vec![Key::of(map)] },
+            Watch { resource: PODS, keys: |_, pod| vec![Key::new(pod.meta.namespace.clone(), "m")] },
+        ]
+    }
+
+    fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, _now: Timestamp) -> Plan {
+        if !view.list(&PODS, Some(&key.namespace)).is_empty() {
+            return Plan::default();
+        }
+        let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "p-"}});
+        let mut plan = Plan::default();
+        plan.writes.push(Write::Create { resource: PODS, namespace: key.namespace.clone(), object });
+        let told = if last.error.is_some() { "Again" } else { "First" };
+        plan.events.push(coracle_reconcile::EventNote {
+            regarding: json!({"kind": "ConfigMap", "namespace": "n", "name": key.name}),
+            kind: coracle_reconcile::EventKind::Normal,
+            reason: told,
+            message: "Created pod: {name}".into(),
+            of_write: Some(0),
+        });
+        plan
+    }
+}
+
+#[tokio::test]
+async fn a_refused_plan_is_tried_again_and_its_event_names_what_was_made() {
+    let cluster = Arc::new(Cluster::default());
+    cluster.view.put(&MAPS, json!({"metadata": {"name": "m", "namespace": "n"}}));
+    let (requests, mut seen) = mpsc::unbounded_channel();
+    let server = Arc::new(Server { cluster: cluster.clone(), requests, refused: Mutex::new(false) });
+    let clients: Clients = Arc::new(move |_| Client::new(server.clone()));
+    let scope = Scope::root();
+    run_controllers(&scope, cluster.clone(), clients, vec![Box::new(PodPerMap)]);
+    let event = loop {
+        let (path, body) = seen.recv().await.expect("the driver goes on");
+        if path.ends_with("/events") {
+            break body;
+        }
+    };
+    assert_eq!(cluster.view.names(&PODS).len(), 1);
+    assert_eq!(event["reason"], "Again");
+    assert_eq!(event["message"], format!("Created pod: {}", cluster.view.names(&PODS)[0]));
+    assert_eq!((&event["count"], &event["source"]["component"]), (&json!(1), &json!("pod-per-map")));
+    assert_eq!(scope.close(Duration::from_secs(10)).await, Closed::Clean);
+}

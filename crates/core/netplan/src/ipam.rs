@@ -2,6 +2,7 @@
 //! restart is `io/podnet`.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 use crate::Cidr;
@@ -55,8 +56,8 @@ impl Ipam {
         for step in 1..=tried_max {
             let index = first + (self.last - GATEWAY + step - 1) % usable;
             let address = self.range.nth(index).ok_or(IpamError::Exhausted { range: self.range })?;
-            if !self.leases.contains_key(&address) {
-                self.leases.insert(address, owner.to_owned());
+            if let Entry::Vacant(free) = self.leases.entry(address) {
+                free.insert(owner.to_owned());
                 self.last = index;
                 return Ok(address);
             }

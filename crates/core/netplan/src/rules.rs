@@ -140,12 +140,13 @@ impl Maps {
     }
 }
 
-/// Which endpoints a port's traffic may go to. `Err` says there is none, and what then happens to a packet.
+/// Which endpoints a port's traffic may go to.
 struct Reach<'a> {
     /// For a cluster-wide traffic policy.
     anywhere: Vec<&'a Endpoint>,
     /// For a local traffic policy.
     here: Vec<&'a Endpoint>,
+    /// Neither has any.
     nowhere: bool,
 }
 

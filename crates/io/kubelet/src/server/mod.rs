@@ -2,8 +2,12 @@
 //! of the CA that the options name; nothing is answered without.
 
 mod log_endpoint;
+mod port_forward;
 mod reports;
 mod request;
+mod spdy;
+mod streaming;
+mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,13 +80,20 @@ async fn route(node: &Arc<NodeContext>, request: http::Request<Incoming>) -> Ans
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let query = Query::of(request.uri().query().unwrap_or_default());
-    match (request.method(), parts.as_slice()) {
+    match (&request.method().clone(), parts.as_slice()) {
         (&Method::GET, ["healthz" | "livez" | "readyz"]) => text(StatusCode::OK, "ok"),
         (&Method::GET, ["pods"]) => reports::pods(node),
         (&Method::GET, ["stats", "summary"]) => reports::summary(node).await,
         (&Method::GET, ["metrics", "resource"]) => reports::resource_metrics(node).await,
         (&Method::GET, ["containerLogs", namespace, pod, container]) => {
             log_endpoint::logs(node, (namespace, pod, container), &query).await
+        }
+        (&Method::GET | &Method::POST, [way @ ("exec" | "attach"), namespace, pod, container]) => {
+            let way = if *way == "exec" { streaming::Way::Exec } else { streaming::Way::Attach };
+            streaming::open(node, (way, namespace, pod, container), &query, request).await
+        }
+        (&Method::GET | &Method::POST, ["portForward", namespace, pod]) => {
+            port_forward::open(node, (namespace, pod), request).await
         }
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }

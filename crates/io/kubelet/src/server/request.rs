@@ -27,12 +27,10 @@ impl Query {
         self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
-    #[expect(dead_code, reason = "the streaming endpoints read it")]
     pub fn all(&self, key: &str) -> Vec<String> {
         self.0.iter().filter(|(known, _)| known == key).map(|(_, value)| value.clone()).collect()
     }
 
-    #[expect(dead_code, reason = "the streaming endpoints read it")]
     /// `true` and `1` are yes, under either of two names: the API server's and the kubelet's own.
     pub fn is_set(&self, names: [&str; 2]) -> bool {
         names.into_iter().any(|name| matches!(self.get(name), Some("true" | "1")))
@@ -79,7 +77,6 @@ pub(crate) async fn instances(node: &NodeContext, pod: &Pod, container: &str) ->
     Ok(observed.instances.into_iter().filter(|instance| instance.name == container).collect())
 }
 
-#[expect(dead_code, reason = "the streaming endpoints read it")]
 /// The container as it runs now.
 pub(crate) async fn running(node: &NodeContext, pod: &Pod, container: &str) -> Result<Instance, Answer> {
     let newest = instances(node, pod, container).await?.into_iter().next();

@@ -292,6 +292,13 @@ impl Group {
         }
     }
 
+    /// Removes the group where nothing is in it any more; where something is, it stays.
+    pub fn remove_if_empty(&self) {
+        for (_, folder) in self.folders() {
+            let _ = fs::remove_dir(&folder);
+        }
+    }
+
     /// Removes the group and those below it. A group is busy for a moment after its last process ended.
     pub fn remove(&self) -> Result<()> {
         for (_, folder) in self.folders() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_linux::cgroup::Limits;
+use coracle_linux::cgroup::{self, Limits};
 use coracle_linux::plan::{self, Namespace, PodPlan};
 use coracle_linux::wire::{Reply, Request};
 use coracle_linux::sys;
@@ -40,7 +40,7 @@ impl EmbeddedRuntime {
         let cgroup = if parent.is_empty() { format!("{}/pod-{id}", self.options.cgroup_root) } else { parent };
         let record = SandboxRecord {
             created_at: self.now(),
-            owns_cgroup: !self.cgroups.group(&cgroup).exists(),
+            owns_cgroup: !self.cgroups.group(&cgroup).exists() || self.owns_cgroup(&cgroup),
             cgroup,
             runtime_handler: request.runtime_handler,
             id: id.clone(),
@@ -88,6 +88,12 @@ impl EmbeddedRuntime {
         sandbox.record.ready = true;
         sandbox.save_record()?;
         Ok(connection)
+    }
+
+    /// Whether a sandbox made this group, an earlier one of the same pod.
+    fn owns_cgroup(&self, cgroup: &str) -> bool {
+        let state = self.state.lock();
+        state.sandboxes.values().any(|sandbox| sandbox.record.owns_cgroup && sandbox.record.cgroup == cgroup)
     }
 
     fn prepare_cgroups(&self, sandbox: &Sandbox) -> Result<(), Status> {
@@ -154,12 +160,13 @@ impl EmbeddedRuntime {
         unmount(&sandbox.dir);
         let mut groups = vec![sandbox.shim_cgroup()];
         groups.extend(self.state.lock().containers_of(id).map(|container| container.record.cgroup.clone()));
-        if sandbox.record.owns_cgroup {
-            groups.push(sandbox.record.cgroup.clone());
-        }
+        // Another sandbox of the same pod may be in the pod's group already.
+        let shared = sandbox.record.owns_cgroup.then(|| self.cgroups.group(&sandbox.record.cgroup));
         let groups: Vec<_> = groups.iter().map(|path| self.cgroups.group(path)).collect();
         let removed = tokio::task::spawn_blocking(move || {
-            groups.iter().try_for_each(|group| group.kill(KILL_TIMEOUT).and_then(|()| group.remove()))
+            let removed = groups.iter().try_for_each(|group| group.kill(KILL_TIMEOUT).and_then(|()| group.remove()));
+            shared.iter().for_each(cgroup::Group::remove_if_empty);
+            removed
         });
         removed.await.map_err(internal)?.map_err(internal)
     }

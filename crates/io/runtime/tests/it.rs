@@ -168,7 +168,59 @@ async fn tour(root: &Path, places: &Places, zygote: Zygote) {
     runtime.remove_pod_sandbox(&pod).await.expect("a removal");
     assert!(runtime.list_containers(None).await.expect("a list").is_empty());
     assert_nothing_is_left(places);
+    namespaces_are_shared_as_asked(&runtime, root).await;
     a_killed_shim_costs_its_pod_only(&runtime, places).await;
+}
+
+async fn namespaces_are_shared_as_asked(runtime: &Arc<EmbeddedRuntime>, root: &Path) {
+    let host = cri::NamespaceMode::Node as i32;
+    let namespaces = cri::NamespaceOption { network: host, ..Default::default() };
+    let context = cri::LinuxSandboxSecurityContext { namespace_options: Some(namespaces.clone()), ..Default::default() };
+    let linux = cri::LinuxPodSandboxConfig { security_context: Some(context), ..Default::default() };
+    let sandbox = cri::PodSandboxConfig { linux: Some(linux), ..Default::default() };
+    let request = cri::RunPodSandboxRequest { config: Some(sandbox.clone()), ..Default::default() };
+    let pod = runtime.run_pod_sandbox(request).await.expect("a sandbox").pod_sandbox_id;
+    assert_eq!(runtime.netns_path(&pod).expect("a pod"), None);
+    let volume = root.join("volume");
+    let mount = |path: &str, readonly| cri::Mount {
+        container_path: path.into(),
+        host_path: volume.to_string_lossy().into_owned(),
+        readonly,
+        ..Default::default()
+    };
+    let asked = |name: &str| {
+        let mut config = container(name, "trap : TERM; while :; do /busybox sleep 0.05; done");
+        let context = config.linux.as_mut().and_then(|linux| linux.security_context.as_mut()).expect("a context");
+        context.namespace_options = Some(namespaces.clone());
+        context.run_as_user = Some(cri::Int64Value { value: 1234 });
+        context.run_as_group = Some(cri::Int64Value { value: 5678 });
+        context.supplemental_groups = vec![99];
+        context.no_new_privs = true;
+        context.readonly_rootfs = true;
+        config.mounts = vec![mount("/data/inner", true), mount("/data", false)];
+        config.log_path = String::new();
+        config
+    };
+    let first = run(runtime, &pod, &sandbox, asked("first")).await;
+    let second = run(runtime, &pod, &sandbox, asked("second")).await;
+    std::os::unix::fs::chown(&volume, Some(1234), Some(5678)).expect("chown");
+    let b = "/busybox";
+    let net = fs::read_link("/proc/self/ns/net").expect("a namespace").to_string_lossy().into_owned();
+    let cases = [
+        (format!("{b} readlink /proc/self/ns/net"), net.as_str()),
+        (format!("{b} id -u; {b} id -g; {b} id -G"), "1234\n5678\n5678 99"),
+        (format!("{b} cat /proc/1/comm; {b} grep -l sleep /proc/[0-9]*/cmdline | {b} wc -l | {b} grep -c '[2-9]'"), "pause\n1"),
+        (format!("{b} grep NoNewPrivs /proc/self/status; {b} grep CapEff /proc/self/status"), "NoNewPrivs:\t1\nCapEff:\t0000000000000000"),
+        (format!("echo x > /data/file; {b} cat /data/inner/file; echo y 2>/dev/null > /data/inner/file || echo refused"), "x\nrefused"),
+        (format!("echo x 2>/dev/null > /file || echo refused"), "refused"),
+    ];
+    for (script, expected) in cases {
+        assert_eq!(sh(runtime, &first, &script).await.0, expected, "{script}");
+    }
+    runtime.stop_container(&second, Duration::from_millis(50)).await.expect("a stop");
+    assert_eq!(status(runtime, &second).await.exit_code, 137);
+    assert_eq!(status(runtime, &first).await.finished_at, 0);
+    runtime.remove_pod_sandbox(&pod).await.expect("a removal");
 }
 
 fn logs_have_the_format_of_the_cri(status: &cri::ContainerStatus) {

@@ -1,7 +1,7 @@
 //! Events of the core group, the form in which all events are stored. `events.k8s.io` shows the same objects with other
 //! names for some fields.
 
-use coracle_meta::{Value, names};
+use coracle_meta::Value;
 use jiff::Timestamp;
 
 use crate::column::{Column, NAME, integer, since, string_or, text};
@@ -23,7 +23,7 @@ pub const COLUMNS: &[Column] = &[
     NAME.wide(),
 ];
 
-pub const RULES: Rules = Rules { name: any_name, convert, columns: COLUMNS, selectable_fields, ..Rules::STANDARD };
+pub const RULES: Rules = Rules { convert, columns: COLUMNS, selectable_fields, ..Rules::STANDARD };
 
 /// The core group's field and its name in `events.k8s.io`.
 const RENAMED: &[(&str, &str)] = &[
@@ -35,11 +35,6 @@ const RENAMED: &[(&str, &str)] = &[
     ("lastTimestamp", "deprecatedLastTimestamp"),
     ("count", "deprecatedCount"),
 ];
-
-/// Names of events are what their makers made of them; upstream checks them as subdomains.
-pub fn any_name(name: &str) -> Vec<String> {
-    names::dns1123_subdomain(name)
-}
 
 /// Between `v1` and `events.k8s.io/v1`.
 pub fn convert(event: &mut Value, from: &str, to: &str) {

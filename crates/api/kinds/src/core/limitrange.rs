@@ -3,15 +3,13 @@
 use coracle_meta::field::Path;
 use coracle_meta::{ErrorList, Quantity, Value};
 
-use crate::column::{Column, NAME};
+use crate::column;
 use crate::rules::Rules;
 use crate::shapes::{quantities, within};
 
-const COLUMNS: &[Column] = &[NAME, crate::column::CREATED];
-
 const LISTS: [&str; 5] = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
 
-pub const RULES: Rules = Rules { default, validate, columns: COLUMNS, ..Rules::STANDARD };
+pub const RULES: Rules = Rules { default, validate, columns: column::STANDARD, ..Rules::STANDARD };
 
 fn default(range: &mut Value, _: &str) {
     for item in range.list_at_mut(&["spec", "limits"]) {
@@ -50,7 +48,7 @@ fn validate(range: &Value, errors: &mut ErrorList) {
     }
 }
 
-/// Smaller bounds may not exceed greater ones.
+/// Smaller bounds may not exceed greater ones: low list, high list, where it is told, and their words.
 fn validate_order(item: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     let pairs = [
         ("min", "max", "min", "min value", "max value"),
@@ -62,24 +60,12 @@ fn validate_order(item: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     ];
     for (low, high, place, low_word, high_word) in pairs {
         for (name, amount) in item.entries_at(&[low]) {
-            let (Ok(low), Ok(high)) = (Quantity::from_value(amount), Quantity::from_value(item.at(&[high, name])))
-            else {
-                continue;
-            };
-            if !item.at(&[pairs_member(high_word), name]).is_null() && low > high {
-                let path = path.child(place);
-                let shown = item.at(&[place, name]);
+            let bound = item.at(&[high, name]);
+            let (Ok(low), Ok(high)) = (Quantity::from_value(amount), Quantity::from_value(bound)) else { continue };
+            if !bound.is_null() && low > high {
                 let detail = format!("{low_word} {low} is greater than {high_word} {high}");
-                errors.invalid(&path.key(name), shown, detail);
+                errors.invalid(&path.child(place).key(name), item.at(&[place, name]), detail);
             }
         }
-    }
-}
-
-fn pairs_member(word: &str) -> &'static str {
-    match word {
-        "max value" => "max",
-        "default request value" => "defaultRequest",
-        _ => "default",
     }
 }

@@ -28,7 +28,7 @@ const COLUMNS: &[Column] = &[
 
 pub const RULES: Rules = Rules {
     default,
-    name: names::dns1035_label,
+    name: names::dns1123_label,
     validate,
     validate_update,
     columns: COLUMNS,

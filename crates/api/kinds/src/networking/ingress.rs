@@ -120,7 +120,7 @@ fn validate_backend(backend: &Value, path: &Path<'_>, errors: &mut ErrorList) {
             let path = path.child("service");
             match service.str_at(&["name"]) {
                 "" => errors.required(&path.child("name"), ""),
-                name => errors.invalid_each(&path.child("name"), name, names::dns1035_label(name)),
+                name => errors.invalid_each(&path.child("name"), name, names::dns1123_label(name)),
             }
             let (name, number) = (service.str_at(&["port", "name"]), service.int_at(&["port", "number"]).unwrap_or(0));
             match (name, number) {

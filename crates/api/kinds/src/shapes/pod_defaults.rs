@@ -26,7 +26,6 @@ pub fn pod(pod: &mut Value) {
 
 /// A pod template, below `template`.
 pub fn template(template: &mut Value) {
-    within(template, &["metadata", "creationTimestamp"], |_| {});
     pod_spec(template.ensure(&["spec"]));
 }
 

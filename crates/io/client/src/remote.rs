@@ -143,12 +143,13 @@ impl Cache {
     /// Lists where there is nothing to resume, then applies a watch until it ends.
     async fn follow_once(&self, client: &Client, resume: &mut u64) -> Result<(), ClientError> {
         let mut stream = match *resume {
-            0 => match self.watch(client, 0).await {
-                Ok(mut stream) => {
-                    *resume = self.take_initial(&mut stream).await?;
+            0 => match self.stream(client).await {
+                Ok((stream, revision)) => {
+                    *resume = revision;
                     stream
                 }
-                Err(ClientError::Status(status)) if matches!(status.code, 400 | 422) => {
+                // Not offered; on an etcd that cannot tell its progress, upstream answers 500.
+                Err(ClientError::Status(status)) if matches!(status.code, 400 | 422 | 500) => {
                     *resume = self.list(client).await?;
                     self.watch(client, *resume).await?
                 }
@@ -160,6 +161,13 @@ impl Cache {
             *resume = (*resume).max(self.apply(event?));
         }
         Ok(())
+    }
+
+    /// A watch whose streaming list is in, and the list's revision.
+    async fn stream(&self, client: &Client) -> Result<(crate::WatchStream, u64), ClientError> {
+        let mut stream = self.watch(client, 0).await?;
+        let revision = self.take_initial(&mut stream).await?;
+        Ok((stream, revision))
     }
 
     /// From a revision, or with everything first where that is 0.

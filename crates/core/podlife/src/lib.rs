@@ -14,6 +14,8 @@ mod policy;
 mod probes;
 mod report;
 mod stop;
+#[cfg(test)]
+mod tests;
 
 pub use containers::{ContainerKind, each_container, find_container};
 pub use memory::{Failure, FailureKind, Memory, Outcome, ProbeAnswer};

@@ -95,12 +95,12 @@ impl<'a> Plan<'a> {
     fn check_deadline(&mut self) {
         let pod = self.pod();
         let limit = pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
-        let start = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
-        let (Some(limit), Some(start)) = (limit, start) else { return };
+        let Some(limit) = limit else { return };
+        let start = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map_or(self.now, |start| start.0);
         if self.memory.verdict.is_some() || reported_phase(pod).is_some_and(is_terminal) {
             return;
         }
-        let deadline = start.0 + SignedDuration::from_secs(limit);
+        let deadline = start + SignedDuration::from_secs(limit);
         if deadline > self.now {
             return self.wake(deadline);
         }

@@ -93,7 +93,7 @@ impl Worker {
             if self.look().await {
                 let decision = self.decide();
                 if decision.actions.contains(&Action::Forget) {
-                    return;
+                    return self.forget();
                 }
                 self.carry_out(decision);
             }
@@ -198,6 +198,7 @@ impl Worker {
             return;
         }
         self.writing = true;
+        self.write_after = None;
         let (node, pod, sender) = (self.node.clone(), self.pod.clone(), self.sender.clone());
         let before = self.written.clone().unwrap_or_default();
         self.node.scope.spawn_until_cancelled("status", async move {
@@ -215,10 +216,7 @@ impl Worker {
                 self.pod = overlay(&pod, self.last.as_ref());
                 self.presence = Presence::InApi;
             }
-            Event::Pod(None) => {
-                self.presence = Presence::Gone;
-                self.stale = true;
-            }
+            Event::Pod(None) => self.vanish(),
             Event::Hint => self.stale = true,
             Event::Refresh => self.memory.refresh_volumes(),
             Event::Ended(action, done) => self.ended(&action, done),
@@ -229,13 +227,29 @@ impl Worker {
             }
             Event::Written(StatusWrite::Gone) => {
                 self.writing = false;
-                self.presence = Presence::Gone;
+                self.vanish();
             }
             Event::Written(StatusWrite::Failed) => {
                 self.writing = false;
                 self.write_after = Some(self.node.clock.now() + SignedDuration::from_secs(RETRY_SECONDS));
             }
         }
+    }
+
+    /// The last thing of a pod that goes is its logs.
+    fn forget(&self) {
+        let dir = self.node.log_dir(&self.pod);
+        if let Err(error) = std::fs::remove_dir_all(&dir)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %dir.display(), "removing the logs of a pod");
+        }
+    }
+
+    fn vanish(&mut self) {
+        self.presence = Presence::Gone;
+        self.write_after = None;
+        self.stale = true;
     }
 
     fn ended(&mut self, action: &Action, done: Done) {
@@ -250,7 +264,9 @@ impl Worker {
 
     fn wait(&self) -> Duration {
         let now = self.node.clock.now();
-        let next = [Some(self.look_at), self.refresh_at, self.write_after].into_iter().flatten().min();
+        // Without an answer of the runtime nothing else can be done, however due it is.
+        let others = if self.stale { [None, None] } else { [self.refresh_at, self.write_after] };
+        let next = others.into_iter().flatten().chain([self.look_at]).min();
         let wait = next.unwrap_or(now).duration_since(now);
         // Never quite zero, so that a moment that has just passed does not make a worker spin.
         Duration::try_from(wait).unwrap_or_default().max(Duration::from_millis(1))

@@ -3,12 +3,48 @@
 use std::sync::OnceLock;
 
 use coracle_meta::{GroupVersionKind, Status, Value};
-use coracle_schema::{ReadError, Schema, TypeId, Unknown, read_json, read_type_meta, read_value};
+use coracle_schema::{
+    Read, ReadError, Schema, TypeId, Unknown, parse_yaml, proto, read_json, read_proto, read_type_meta, read_value,
+    read_yaml,
+};
 
 use crate::answer;
 use crate::call::{Call, Served};
 
-const OFFERS: [&str; 1] = ["application/json"];
+const OFFERS: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+
+/// The encoding of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Media {
+    Json,
+    Yaml,
+    Proto,
+}
+
+impl Media {
+    /// What a body says of itself, before its type is known.
+    fn type_meta(self, body: &[u8]) -> Result<(String, String), ReadError> {
+        match self {
+            Media::Json => read_type_meta(body),
+            Media::Yaml => {
+                let value = parse_yaml(body)?;
+                Ok((value.str_at(&["apiVersion"]).to_owned(), value.str_at(&["kind"]).to_owned()))
+            }
+            Media::Proto => {
+                let envelope = proto::open(body)?;
+                Ok((envelope.api_version.to_owned(), envelope.kind.to_owned()))
+            }
+        }
+    }
+
+    fn read(self, id: TypeId, body: &[u8], unknown: Unknown) -> Result<Read, ReadError> {
+        match self {
+            Media::Json => read_json(Schema::builtin(), id, body, unknown),
+            Media::Yaml => read_yaml(Schema::builtin(), id, body, unknown),
+            Media::Proto => Ok(Read { value: read_proto(Schema::builtin(), id, body)?, warnings: Vec::new() }),
+        }
+    }
+}
 
 /// The type that a kind's objects have in a version.
 pub fn type_of(api_version: &str, kind: &str) -> Option<TypeId> {
@@ -22,8 +58,9 @@ pub fn object(call: &Call, served: Served) -> Result<Value, Status> {
 
 /// The body as an object of a kind named by its group, version and kind.
 pub fn named(call: &Call, api_version: &str, kind: &str) -> Result<Value, Status> {
-    accept(call)?;
-    let (said_version, said_kind) = read_type_meta(&call.body)
+    let media = accept(call)?;
+    let (said_version, said_kind) = media
+        .type_meta(&call.body)
         .map_err(|error| Status::bad_request(format!("couldn't get version/kind; json parse error: {error}")))?;
     if !said_kind.is_empty() && said_kind != kind {
         let version = said_version.rsplit('/').next().unwrap_or_default();
@@ -36,8 +73,7 @@ pub fn named(call: &Call, api_version: &str, kind: &str) -> Result<Value, Status
         )));
     }
     let id = type_of(api_version, kind).ok_or_else(answer::not_found)?;
-    let read = read_json(Schema::builtin(), id, &call.body, unknown(call)?)
-        .map_err(|error| refused(&error, api_version, kind))?;
+    let read = media.read(id, &call.body, unknown(call)?).map_err(|error| refused(&error, api_version, kind))?;
     read.warnings.into_iter().for_each(|text| call.warn(text));
     let mut value = read.value;
     value.set(&["apiVersion"], api_version);
@@ -68,10 +104,12 @@ pub fn plain(call: &Call) -> Result<Value, Status> {
     Value::from_json(&call.body).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
 }
 
-fn accept(call: &Call) -> Result<(), Status> {
+fn accept(call: &Call) -> Result<Media, Status> {
     let media = call.header("content-type").split(';').next().unwrap_or_default().trim();
     match media {
-        "" | "application/json" | "*/*" => Ok(()),
+        "" | "application/json" | "*/*" => Ok(Media::Json),
+        "application/yaml" => Ok(Media::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(Media::Proto),
         _ => Err(answer::unsupported_media_type(&OFFERS)),
     }
 }
@@ -98,11 +136,11 @@ pub fn delete_options(call: &Call) -> Result<Value, Status> {
     if call.body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Value::map());
     }
-    accept(call)?;
+    let media = accept(call)?;
     let id = TYPE.get_or_init(|| Schema::builtin().named("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"));
     match id {
         Some(id) => {
-            let read = read_json(Schema::builtin(), *id, &call.body, Unknown::Ignore);
+            let read = media.read(*id, &call.body, Unknown::Ignore);
             read.map(|read| read.value).map_err(|error| refused(&error, "v1", "DeleteOptions"))
         }
         None => plain(call),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use coracle_access::{Attributes, Policy};
+use coracle_access::Policy;
 use coracle_cache::{Cache, LocalView, ResourceCache, StoreError};
 use coracle_kinds::Kind;
 use coracle_meta::{Resource, Status, User};
@@ -192,11 +192,6 @@ impl Server {
     pub(crate) fn user(&self, caller: &Caller, headers: &HeaderMap) -> Result<Arc<User>, Status> {
         let user = identify::identify(self, caller, headers)?;
         impersonate::impersonate(self, user, headers)
-    }
-
-    /// Whether an anonymous caller hears "forbidden" with the reason rather than being asked for credentials.
-    pub(crate) fn anonymous_is_told(&self, _: &Attributes<'_>) -> bool {
-        true
     }
 
     /// The cache of a stored kind, its first list in.

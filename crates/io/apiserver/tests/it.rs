@@ -13,11 +13,21 @@ use serde_json::{Value, json};
 struct Fixture {
     server: Arc<Server>,
     scope: Scope,
+    folder: std::path::PathBuf,
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
 }
 
 async fn fixture() -> Fixture {
     let scope = Scope::root();
-    let store = Engine::ephemeral(&std::env::temp_dir(), scope.clone()).unwrap();
+    // A folder of its own: the files of an ephemeral store have names for a moment.
+    let folder = std::env::temp_dir().join(format!("coracle-apiserver-{}", Dice::system().uuid()));
+    std::fs::create_dir(&folder).unwrap();
+    let store = Engine::ephemeral(&folder, scope.clone()).unwrap();
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let server = Server::new(Options {
         cache: Cache::new(store, scope.clone()),
@@ -34,7 +44,7 @@ async fn fixture() -> Fixture {
     })
     .unwrap();
     server.start().await.unwrap();
-    let fixture = Fixture { server, scope };
+    let fixture = Fixture { server, scope, folder };
     let account = json!({"metadata": {"name": "default"}});
     fixture.ok("POST", "/api/v1/namespaces/default/serviceaccounts", &account).await;
     fixture
@@ -304,5 +314,68 @@ async fn tables_discovery_and_refusals_are_as_clients_expect() {
         let (answered, status) = fixture.call(method, path, &body).await;
         assert_eq!((answered, &status["kind"]), (code, &json!("Status")), "{method} {path}: {status:#}");
     }
+    fixture.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_may_be_yaml() {
+    let fixture = fixture().await;
+    let body = "kind: ConfigMap\napiVersion: v1\nmetadata:\n  name: plain\ndata:\n  k: v\n";
+    let request = http::Request::builder().method("POST").uri(MAPS).header("content-type", "application/yaml");
+    let (code, text) = fixture.send(Caller::Local(Identity::admin()), request.body(body.into()).unwrap()).await;
+    assert_eq!(code, 201, "{text}");
+    assert_eq!(fixture.get(&format!("{MAPS}/plain")).await["data"]["k"], "v");
+    fixture.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_certificate_names_its_user_over_tls() {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+    let fixture = fixture().await;
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_certificate = ca.self_signed(&ca_key).unwrap();
+    let issuer = Issuer::from_params(&ca, &ca_key);
+    let issue = |params: CertificateParams| {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        let key = rustls_pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        (vec![certificate.der().clone()], key)
+    };
+    let mut client = CertificateParams::default();
+    client.distinguished_name.push(DnType::CommonName, "eve");
+    client.distinguished_name.push(DnType::OrganizationName, "system:masters");
+    let (client_chain, client_key) = issue(client);
+    let (server_chain, server_key) = issue(CertificateParams::new(vec!["localhost".to_owned()]).unwrap());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca_certificate.der().clone()).unwrap();
+    let roots = Arc::new(roots);
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder(roots.clone()).allow_unauthenticated().build().unwrap();
+    let tls = rustls::ServerConfig::builder().with_client_cert_verifier(verifier);
+    let tls = Arc::new(tls.with_single_cert(server_chain, server_key).unwrap());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    fixture
+        .scope
+        .spawn("serve", coracle_apiserver::serve(fixture.server.clone(), listener, tls, fixture.scope.clone()));
+
+    let trusting = rustls::ClientConfig::builder().with_root_certificates(roots);
+    let trusting = Arc::new(trusting.with_client_auth_cert(client_chain, client_key).unwrap());
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+    let stream = tokio_rustls::TlsConnector::from(trusting).connect(name, stream).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    fixture.scope.spawn_until_cancelled("client", async move { drop(connection.await) });
+    let body = json!({}).to_string();
+    let request = http::Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews").header("host", "localhost");
+    let response =
+        sender.send_request(request.body(http_body_util::Full::new(Bytes::from(body))).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 201);
+    let review: Value = serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
+    assert_eq!(review["status"]["userInfo"]["username"], "eve");
+    assert_eq!(review["status"]["userInfo"]["groups"][0], "system:masters");
     fixture.close().await;
 }

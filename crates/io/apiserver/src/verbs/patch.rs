@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use coracle_merge::{json_patch, merge_patch};
-use coracle_meta::{Status, Value};
+use coracle_merge::{JsonPatchError, StrategicPatchError, go_text, json_patch, merge_patch, strategic_merge_patch};
+use coracle_meta::{ErrorList, Path, Status, Value};
+use coracle_schema::Schema;
 
 use super::write::{show, stored};
 use crate::answer::{self, Response};
@@ -12,12 +13,14 @@ use crate::decode;
 use crate::server::Server;
 use crate::store::{self, Target};
 
-const OFFERS: [&str; 2] = ["application/json-patch+json", "application/merge-patch+json"];
+const OFFERS: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Json,
     Merge,
+    Strategic,
 }
 
 pub async fn patch(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
@@ -52,6 +55,7 @@ impl Patch {
         let kind = match media.as_str() {
             "application/json-patch+json" => Kind::Json,
             "application/merge-patch+json" => Kind::Merge,
+            "application/strategic-merge-patch+json" => Kind::Strategic,
             _ => return Err(answer::unsupported_media_type(&OFFERS)),
         };
         Ok(Patch { kind, body: decode::plain(call)? })
@@ -62,14 +66,52 @@ impl Patch {
         let mut changed = object.clone();
         match self.kind {
             Kind::Merge => merge_patch(&mut changed, &self.body),
-            Kind::Json => json_patch(&mut changed, &self.body).map_err(|error| {
-                Status::new(
-                    422,
-                    "Invalid",
-                    format!("the server rejected our request due to an error in our request: {error}"),
-                )
-            })?,
+            Kind::Json => json_patch(&mut changed, &self.body).map_err(|error| unfit(&error))?,
+            Kind::Strategic => {
+                let id =
+                    decode::type_of(api_version, kind).ok_or_else(|| answer::unsupported_media_type(&OFFERS[..2]))?;
+                strategic_merge_patch(Schema::builtin(), id, &mut changed, &self.body).map_err(refused)?;
+            }
         }
-        decode::patched(call, &changed, api_version, kind)
+        let shown = || match self.kind {
+            Kind::Strategic => go_text(&self.body),
+            _ => String::from_utf8_lossy(&changed.to_json()).into_owned(),
+        };
+        decode::patched(call, &changed, api_version, kind).map_err(|error| unreadable(&shown(), error))
     }
+}
+
+/// What `apiserver/pkg/endpoints/handlers/patch.go` answers to a JSON patch that does not apply.
+fn unfit(error: &JsonPatchError) -> Status {
+    match error {
+        JsonPatchError::Form => Status::bad_request(error.to_string()),
+        JsonPatchError::TooMany(_) => Status::new(413, "RequestEntityTooLarge", error.to_string()),
+        _ => Status::new(
+            422,
+            "Invalid",
+            format!("the server rejected our request due to an error in our request: {error}"),
+        ),
+    }
+}
+
+fn refused(error: StrategicPatchError) -> Status {
+    match error {
+        StrategicPatchError::Unfit(message) => Status::new(500, "", message),
+        StrategicPatchError::ListOfLists => Status::new(
+            422,
+            "Invalid",
+            format!("the server rejected our request due to an error in our request: {error}"),
+        ),
+        _ => Status::bad_request(error.to_string()),
+    }
+}
+
+/// A patch whose result is no object of its kind is shown whole.
+fn unreadable(patch: &str, error: Status) -> Status {
+    if !matches!(error.code, 400 | 422) {
+        return error;
+    }
+    let mut errors = ErrorList::default();
+    errors.invalid(&Path::new("patch"), patch, error.message);
+    Status::invalid("", "", "", &errors)
 }

@@ -41,6 +41,7 @@ impl EmbeddedRuntime {
         };
         let plan = self.container_plan(&sandbox, &config, &image, &record.id)?;
         (record.uid, record.gid, record.groups) = (plan.process.uid, plan.process.gid, plan.process.groups.clone());
+        record.log_path = plan.log.as_ref().map(|log| log.path.to_string_lossy().into_owned()).unwrap_or_default();
         let status = ContainerStatus { id: id.clone(), ..ContainerStatus::default() };
         let container = Container { record, config, status, dir };
         if let Err(error) = self.lay_out(&container, &plan) {
@@ -263,7 +264,6 @@ impl EmbeddedRuntime {
             gid: record.gid.into(),
             supplemental_groups: record.groups.iter().map(|group| i64::from(*group)).collect(),
         };
-        let log_directory = self.state_log_directory(record);
         cri::ContainerStatus {
             id: record.id.clone(),
             metadata: config.metadata.clone(),
@@ -280,7 +280,7 @@ impl EmbeddedRuntime {
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
             mounts: config.mounts.clone(),
-            log_path: log_directory,
+            log_path: record.log_path.clone(),
             resources: Some(cri::ContainerResources {
                 linux: config.linux.as_ref().and_then(|linux| linux.resources.clone()),
                 windows: None,
@@ -288,13 +288,6 @@ impl EmbeddedRuntime {
             user: Some(cri::ContainerUser { linux: Some(user) }),
             stop_signal: config.stop_signal,
         }
-    }
-
-    /// The absolute path of the log, which the plan on disk has.
-    fn state_log_directory(&self, record: &ContainerRecord) -> String {
-        let dir = self.options.state_dir.join(state::PODS).join(&record.sandbox_id).join(plan::CONTAINERS).join(&record.id);
-        let plan = plan::read::<ContainerPlan>(&dir.join(plan::CONTAINER_PLAN));
-        plan.ok().and_then(|plan| plan.log).map(|log| log.path.to_string_lossy().into_owned()).unwrap_or_default()
     }
 }
 

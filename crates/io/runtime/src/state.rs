@@ -58,6 +58,9 @@ pub struct ContainerRecord {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
+    /// Absolute; empty without a log.
+    #[serde(default)]
+    pub log_path: String,
     /// Why it never ran.
     pub start_error: String,
     /// Lost with its shim or a reboot, so nobody saw how it ended.

@@ -65,6 +65,15 @@ fn status_patch(before: &PodStatus, after: &PodStatus) -> Option<Value> {
     if let Some(Value::Array(conditions)) = patch.get_mut("conditions") {
         conditions.retain(|condition| OWN_CONDITIONS.contains(&condition["type"].as_str().unwrap_or_default()));
     }
+    // Elements are merged, not replaced: what a condition no longer says has to be taken out by name.
+    for condition in patch.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+        let before = old["conditions"].as_array().into_iter().flatten().find(|old| old["type"] == condition["type"]);
+        for key in before.and_then(Value::as_object).into_iter().flat_map(|before| before.keys()) {
+            if condition.get(key).is_none() {
+                condition[key] = Value::Null;
+            }
+        }
+    }
     for (list, key) in [("podIPs", "ip"), ("hostIPs", "ip")] {
         let Some(Value::Array(kept)) = patch.get_mut(list) else { continue };
         let gone = old[list]
@@ -98,5 +107,13 @@ mod tests {
         assert_eq!(patch["conditions"].as_array().unwrap().len(), 1);
         assert_eq!(patch["podIPs"], json!([{"ip": "10.0.0.2"}, {"$patch": "delete", "ip": "10.0.0.1"}]));
         assert_eq!(status_patch(&after, &after), None);
+    }
+
+    #[test]
+    fn what_a_condition_no_longer_says_is_taken_out() {
+        let with = |condition: PodCondition| PodStatus { conditions: Some(vec![condition]), ..PodStatus::default() };
+        let before = with(PodCondition { reason: Some("ContainersNotReady".into()), ..condition("Ready", "False") });
+        let patch = status_patch(&before, &with(condition("Ready", "True"))).unwrap();
+        assert_eq!(patch["conditions"][0], json!({"type": "Ready", "status": "True", "reason": null}));
     }
 }

@@ -66,7 +66,8 @@ fn serve(port: u16) -> Result<()> {
 
 /// Sets the flag at a signal and wakes the accept loop by a connection of its own.
 fn stop_on_signal(port: u16, stopping: Arc<AtomicBool>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the signal thread")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the signal thread")?;
     std::thread::spawn(move || {
         runtime.block_on(async {
             use tokio::signal::unix::{SignalKind, signal};
@@ -149,8 +150,12 @@ fn fetch(url: &str) -> Result<String> {
             continue;
         };
         let status = head.lines().next().unwrap_or_default();
-        let length = head.lines().filter_map(|line| line.split_once(": ")).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-        let complete = length.and_then(|(_, length)| length.parse().ok()).is_some_and(|length: usize| body.len() >= length);
+        let length = head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        let complete =
+            length.and_then(|(_, length)| length.parse().ok()).is_some_and(|length: usize| body.len() >= length);
         if read == 0 || complete {
             anyhow::ensure!(status.contains(" 200 "), "{url}: {status}");
             return Ok(body.to_owned());

@@ -1,6 +1,8 @@
 //! How the process speaks of itself to its operator: log lines on standard error. The level comes from the
 //! environment variable `CORACLE_LOG` (`info`, `debug`, or filters as `coracle_kubelet=debug`).
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging. Called once, by the binary.

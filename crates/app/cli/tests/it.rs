@@ -1,0 +1,7 @@
+//! The real binary and the real kubectl: a cluster is started, used as its users would, killed, taken over and removed.
+//! Needs root, overlayfs and kubectl, and fails where one is missing.
+
+#[path = "it/cluster.rs"]
+mod cluster;
+#[path = "it/tour.rs"]
+mod tour;

@@ -1,0 +1,99 @@
+//! The control plane of one process: store, cache and API server, and the components that reach it in-process, each
+//! under the identity it would have alone.
+
+use std::sync::Arc;
+
+use coracle_apiserver::{Identity as Caller, LocalTransport, Options, Server};
+use coracle_cache::Cache;
+use coracle_cache::store::Store;
+use coracle_client::Client;
+use coracle_controllers::Settings;
+use coracle_reconcile::View;
+use coracle_rt::{Clock, Dice, Scope};
+use coracle_store::Engine;
+use tokio::net::TcpListener;
+
+use crate::apidocs;
+use crate::identity::Identity;
+use crate::paths::Paths;
+use crate::pki::Pki;
+use crate::tls::{self, ClientCertificates};
+use crate::up::StartError;
+
+pub struct ControlPlane {
+    pub server: Arc<Server>,
+}
+
+/// Where objects are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    /// On disk, synced before any write is acknowledged.
+    Durable,
+    /// Gone with the process.
+    Ephemeral,
+}
+
+impl ControlPlane {
+    /// Opens the store, starts the API server and serves it on all addresses.
+    pub async fn start(
+        scope: &Scope,
+        identity: &Identity,
+        paths: &Paths,
+        pki: &Pki,
+        keeping: Keeping,
+    ) -> Result<ControlPlane, StartError> {
+        let store = open_store(scope, paths, keeping)?;
+        let server = Server::new(Options {
+            scope: scope.child("apiserver"),
+            cache: Cache::new(store, scope.child("cache")),
+            clock: Clock::system(),
+            dice: Dice::system(),
+            advertise: (identity.node_ip, identity.api_port),
+            service_cidr: identity.service_cidr.to_string(),
+            node_ports: (30000, 32767),
+            token_keys: vec![pki.service_account_key.clone()],
+            tokens: Vec::new(),
+            kubelet_tls: Some(tls::client(&pki.api_server_kubelet_client, &pki.ca)?),
+            docs: Some(apidocs::handler()),
+        })?;
+        let listener = TcpListener::bind(("0.0.0.0", identity.api_port))
+            .await
+            .map_err(|source| StartError::Listen { port: identity.api_port, source })?;
+        let tls = tls::server(&pki.api_server, &pki.ca, ClientCertificates::Optional, &[b"h2", b"http/1.1"])?;
+        server.start().await?;
+        scope.spawn("apiserver", coracle_apiserver::serve(server.clone(), listener, tls, scope.child("apiserver")));
+        Ok(ControlPlane { server })
+    }
+
+    /// Starts the scheduler and the controllers.
+    pub fn start_deciders(&self, scope: &Scope, pki: &Pki) {
+        let clock = Clock::system();
+        let scheduler = self.client(Caller::scheduler());
+        coracle_controld::run_scheduler(&scope.child("scheduler"), self.view(), scheduler, clock);
+        let server = self.server.clone();
+        let clients = Arc::new(move |name: &str| local(&server, Caller::controller(name)));
+        let settings = Settings { root_ca: pki.ca.clone() };
+        let controllers = coracle_controllers::all(&settings);
+        coracle_controld::run_controllers(&scope.child("controller-manager"), self.view(), clients, controllers);
+    }
+
+    pub fn view(&self) -> Arc<dyn View> {
+        self.server.view()
+    }
+
+    pub fn client(&self, caller: Caller) -> Client {
+        local(&self.server, caller)
+    }
+}
+
+fn local(server: &Arc<Server>, identity: Caller) -> Client {
+    Client::new(Arc::new(LocalTransport { server: server.clone(), identity }))
+}
+
+fn open_store(scope: &Scope, paths: &Paths, keeping: Keeping) -> Result<Arc<dyn Store>, StartError> {
+    let scope = scope.child("store");
+    Ok(match keeping {
+        Keeping::Durable => Engine::open(&paths.store(), scope)?,
+        Keeping::Ephemeral => Engine::ephemeral(paths.root(), scope)?,
+    })
+}

@@ -21,6 +21,8 @@ pub struct Claim<'a> {
     pub kind: &'a str,
     pub selector: &'a Selector,
     pub resource: &'a Resource,
+    /// Given to what is adopted, taken from what is released.
+    pub finalizer: Option<&'a str>,
 }
 
 impl Claim<'_> {
@@ -52,16 +54,36 @@ impl Claim<'_> {
     fn adopt(&self, item: &Item) -> Write {
         let mut owners = item.list("/metadata/ownerReferences").to_vec();
         owners.push(self.owner.controller_reference(self.api_version, self.kind));
-        self.write_owners(item, owners)
+        let mut patch = json!({"metadata": {"ownerReferences": owners}});
+        if let Some(finalizer) = self.finalizer.filter(|finalizer| !has_finalizer(item, finalizer)) {
+            let mut finalizers = item.list("/metadata/finalizers").to_vec();
+            finalizers.push(json!(finalizer));
+            patch["metadata"]["finalizers"] = json!(finalizers);
+        }
+        item.patch_this_version(self.resource, patch)
     }
 
     fn release(&self, item: &Item) -> Write {
         let owners = item.list("/metadata/ownerReferences").iter();
-        self.write_owners(item, owners.filter(|owner| owner["uid"] != self.owner.uid()).cloned().collect())
+        let owners: Vec<&Value> = owners.filter(|owner| owner["uid"] != self.owner.uid()).collect();
+        let mut patch = json!({"metadata": {"ownerReferences": or_null(&owners)}});
+        if let Some(finalizer) = self.finalizer.filter(|finalizer| has_finalizer(item, finalizer)) {
+            patch["metadata"]["finalizers"] = finalizers_without(item, finalizer);
+        }
+        item.patch_this_version(self.resource, patch)
     }
+}
 
-    fn write_owners(&self, item: &Item, owners: Vec<Value>) -> Write {
-        let owners = if owners.is_empty() { Value::Null } else { json!(owners) };
-        item.patch_this_version(self.resource, json!({"metadata": {"ownerReferences": owners}}))
-    }
+pub fn has_finalizer(item: &Item, finalizer: &str) -> bool {
+    item.meta().finalizers.iter().any(|held| held == finalizer)
+}
+
+/// The finalizers that stay, as a patch writes them.
+pub fn finalizers_without(item: &Item, finalizer: &str) -> Value {
+    let kept: Vec<&Value> = item.list("/metadata/finalizers").iter().filter(|held| *held != finalizer).collect();
+    or_null(&kept)
+}
+
+fn or_null(list: &[&Value]) -> Value {
+    if list.is_empty() { Value::Null } else { json!(list) }
 }

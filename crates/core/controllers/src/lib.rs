@@ -12,6 +12,7 @@ pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod garbage;
+pub mod job;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod pod_garbage;
@@ -37,6 +38,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(deployment::Deployment),
         Box::new(replicaset::ReplicaSet),
         Box::new(replicaset::ReplicationController),
+        Box::new(job::Job),
         Box::new(endpointslice::EndpointSlice),
         Box::new(endpoints::Endpoints),
         Box::new(namespace::Namespace),

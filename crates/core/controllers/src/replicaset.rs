@@ -106,8 +106,14 @@ impl<'a> Decision<'a> {
     fn make(kind: &'a Kind, view: &dyn View, key: &Key, last: &'a Outcome, now: Timestamp) -> Option<Plan> {
         let set = Item::get(view, &kind.resource, key)?;
         let selector = (kind.selector)(&set);
-        let claim =
-            Claim { owner: &set, api_version: kind.api_version, kind: kind.kind, selector: &selector, resource: &PODS };
+        let claim = Claim {
+            owner: &set,
+            api_version: kind.api_version,
+            kind: kind.kind,
+            selector: &selector,
+            resource: &PODS,
+            finalizer: None,
+        };
         let Claimed { items, writes } = claim.run(view, |pod| !matches!(pods::phase(pod), "Succeeded" | "Failed"));
         let (terminating, active): (Vec<Item>, Vec<Item>) = items.into_iter().partition(pods::is_terminating);
         let error = last.error.as_ref().filter(|error| !error.is_conflict() && error.code != 404);

@@ -113,6 +113,7 @@ impl<'a> Rollout<'a> {
             kind: "Deployment",
             selector: &selector,
             resource: &REPLICA_SETS,
+            finalizer: None,
         };
         let claimed = if selector.is_everything() { Default::default() } else { claim.run(view, |_| true) };
         let mut sets: Vec<Set> = claimed.items.into_iter().map(Set::from).collect();

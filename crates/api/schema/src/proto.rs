@@ -81,6 +81,21 @@ pub fn write_proto(schema: &Schema, id: TypeId, value: &Value) -> Result<Vec<u8>
     Ok(seal(value.str_at(&["apiVersion"]), value.str_at(&["kind"]), &raw))
 }
 
+/// An object's message without an envelope, as lists hold it.
+pub fn write_message(schema: &Schema, id: TypeId, value: &Value) -> Result<Vec<u8>, WriteError> {
+    let mut raw = Vec::new();
+    write::message(schema, id, value, &mut raw)?;
+    Ok(raw)
+}
+
+/// A list's message: its metadata's message and those of its items, which every kind numbers alike.
+pub fn list_message<'a>(metadata: &[u8], items: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut raw = Vec::new();
+    put_bytes(&mut raw, 1, metadata);
+    items.for_each(|item| put_bytes(&mut raw, 2, item));
+    raw
+}
+
 /// Puts an encoded message into its envelope.
 pub fn seal(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     let mut type_meta = Vec::with_capacity(api_version.len() + kind.len() + 8);

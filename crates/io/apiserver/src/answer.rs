@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use coracle_client::Body;
-use coracle_meta::Status;
 use coracle_meta::status::Details;
+use coracle_meta::{Status, Value};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt, Full};
 use serde::Serialize;
@@ -86,6 +86,11 @@ pub fn status_json(status: &Status) -> Vec<u8> {
         code: if status.code < 400 { 0 } else { status.code },
     };
     serde_json::to_vec(&object).unwrap_or_default()
+}
+
+/// The same as a tree.
+pub fn status_value(status: &Status) -> Value {
+    Value::from_json(&status_json(status)).unwrap_or_default()
 }
 
 /// The success that a delete answers.

@@ -110,18 +110,3 @@ impl Call {
         response
     }
 }
-
-impl Call {
-    /// What a stream still needs of its request once it has started.
-    pub fn summary(&self) -> Call {
-        Call {
-            user: self.user.clone(),
-            info: self.info.clone(),
-            query: self.query.clone(),
-            head: self.head.clone(),
-            body: Bytes::new(),
-            address: self.address.clone(),
-            warnings: Mutex::default(),
-        }
-    }
-}

@@ -22,11 +22,12 @@ use crate::answer::{self, Response};
 use crate::authorise::{POLICY_KINDS, authorise, follow};
 use crate::call::Call;
 use crate::caller::Caller;
+use crate::encode::kept::Kept;
 use crate::identify::jwt::{KeyError, Keys};
 use crate::limit::Limits;
 use crate::metrics::Metrics;
 use crate::services::range::Cidr;
-use crate::{bootstrap, doors, identify, impersonate, verbs};
+use crate::{bootstrap, doors, encode, identify, impersonate, verbs};
 
 /// The issuer and the audience of service accounts' tokens.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -78,6 +79,7 @@ pub struct Server {
     pub tokens: HashMap<String, Arc<User>>,
     pub policy: Arc<RwLock<Policy>>,
     pub metrics: Metrics,
+    pub(crate) kept: Kept,
     pub(crate) scope: Scope,
     pub(crate) docs: Option<ApiDocs>,
     pub(crate) kubelet_tls: Option<Arc<rustls::ClientConfig>>,
@@ -110,6 +112,7 @@ impl Server {
             tokens: options.tokens.into_iter().map(|(token, user)| (token, Arc::new(user))).collect(),
             policy: Arc::default(),
             metrics: Metrics::default(),
+            kept: Kept::default(),
             scope: options.scope,
             docs: options.docs,
             kubelet_tls: options.kubelet_tls,
@@ -162,13 +165,13 @@ impl Server {
             Err((call, status)) => (call, Some(status)),
         };
         let response = match failed {
-            Some(status) => answer::status(&status),
+            Some(status) => encode::status(&call, &status),
             None => match AssertUnwindSafe(self.corridor(&call)).catch_unwind().await {
                 Ok(Ok(response)) => response,
-                Ok(Err(status)) => answer::status(&status),
+                Ok(Err(status)) => encode::status(&call, &status),
                 Err(_) => {
                     tracing::error!(component = "apiserver", path = call.info.path, "a request panicked");
-                    answer::status(&Status::internal("the request could not be completed"))
+                    encode::status(&call, &Status::internal("the request could not be completed"))
                 }
             },
         };

@@ -155,6 +155,11 @@ impl ResourceCache {
         Ok(Some(newest))
     }
 
+    /// How many watch now, those who wait for a revision among them.
+    pub fn watchers(&self) -> usize {
+        self.told.receiver_count()
+    }
+
     /// As `watch`, and where the window no longer reaches back so far, from the store's history.
     pub async fn watch_kept(self: &Arc<Self>, from: WatchFrom, namespace: Option<&str>) -> Result<Watcher, Gone> {
         match (self.watch(from, namespace), from) {

@@ -3,24 +3,30 @@
 use coracle_meta::Value;
 use jiff::Timestamp;
 
+use super::output::Include;
 use super::partial;
-use crate::call::{Call, Served};
+use crate::call::Served;
 
-/// A table of objects; `meta` is the resource version, the continue token and the remaining count.
-pub fn table(call: &Call, served: Served, objects: &[Value], meta: (&str, &str, u64), now: Timestamp) -> Value {
+/// What a table tells beside its rows.
+pub struct Meta<'a> {
+    pub version: &'a str,
+    pub next: &'a str,
+    pub remaining: u64,
+}
+
+pub fn table(served: Served, include: Include, objects: &[Value], meta: Meta<'_>, now: Timestamp) -> Value {
     let mut table = Value::map();
     table.set(&["kind"], "Table");
     table.set(&["apiVersion"], "meta.k8s.io/v1");
-    table.set(&["metadata", "resourceVersion"], meta.0);
-    if !meta.1.is_empty() {
-        table.set(&["metadata", "continue"], meta.1);
+    table.set(&["metadata", "resourceVersion"], meta.version);
+    if !meta.next.is_empty() {
+        table.set(&["metadata", "continue"], meta.next);
     }
-    if meta.2 > 0 {
-        table.set(&["metadata", "remainingItemCount"], meta.2 as i64);
+    if meta.remaining > 0 {
+        table.set(&["metadata", "remainingItemCount"], meta.remaining as i64);
     }
     table.set(&["columnDefinitions"], columns(served));
-    let include = call.query.get("includeObject").unwrap_or("Metadata").to_owned();
-    let rows: Vec<Value> = objects.iter().map(|object| row(served, object, &include, now)).collect();
+    let rows: Vec<Value> = objects.iter().map(|object| row(served, object, include, now)).collect();
     table.set(&["rows"], rows);
     table
 }
@@ -38,13 +44,13 @@ fn columns(served: Served) -> Vec<Value> {
     columns.collect()
 }
 
-fn row(served: Served, object: &Value, include: &str, now: Timestamp) -> Value {
+fn row(served: Served, object: &Value, include: Include, now: Timestamp) -> Value {
     let mut row = Value::map();
     row.set(&["cells"], served.kind.cells(object, now));
     match include {
-        "None" => {}
-        "Object" => row.set(&["object"], object.clone()),
-        _ => row.set(&["object"], partial(object, "PartialObjectMetadata")),
+        Include::None => {}
+        Include::Object => row.set(&["object"], object.clone()),
+        Include::Metadata => row.set(&["object"], partial(object, "PartialObjectMetadata")),
     }
     row
 }

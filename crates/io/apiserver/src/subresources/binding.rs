@@ -6,9 +6,9 @@ use coracle_meta::{Resource, Status, Value, time};
 
 use crate::answer::{self, Response};
 use crate::call::{Call, Served};
-use crate::decode;
 use crate::server::Server;
 use crate::store::{self, Target};
+use crate::{decode, encode};
 
 const PODS: Resource = Resource::new("", "pods");
 
@@ -34,7 +34,7 @@ pub async fn bind(server: &Arc<Server>, call: &Call, target: &Target) -> Result<
     let now = time::seconds(server.clock.now());
     let change = |old: &Value| bound(old, &binding, &now);
     store::update::update(server, call, &pod, &change).await?;
-    Ok(answer::bytes(201, answer::JSON, answer::status_json(&Status::new(201, "", ""))))
+    Ok(encode::status(call, &Status::new(201, "", "")))
 }
 
 fn bound(old: &Value, binding: &Value, now: &str) -> Result<Value, Status> {

@@ -10,10 +10,10 @@ use coracle_reconcile::View;
 
 use crate::answer::{self, Response};
 use crate::call::{Call, Served};
-use crate::decode;
 use crate::server::Server;
 use crate::store::delete::{Wish, delete};
 use crate::store::{Target, failed, swap, tree};
+use crate::{decode, encode};
 
 const TRIES_MAX: usize = 20;
 const BUDGETS: Resource = Resource::new("policy", "poddisruptionbudgets");
@@ -45,7 +45,7 @@ pub async fn evict(server: &Arc<Server>, call: &Call, target: &Target) -> Result
     }
     let whole = Target { subresource: String::new(), ..target.clone() };
     delete(server, call, &whole, &wish).await?;
-    Ok(answer::bytes(201, answer::JSON, answer::status_json(&Status::new(201, "", ""))))
+    Ok(encode::status(call, &Status::new(201, "", "")))
 }
 
 /// A pod that has ended, waits for a node or is going already disrupts nothing.

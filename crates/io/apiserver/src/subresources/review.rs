@@ -10,10 +10,10 @@ use serde_json::json;
 use crate::answer::{self, Response};
 use crate::authorise::decide;
 use crate::call::Call;
-use crate::decode;
 use crate::identify::token_user;
 use crate::server::Server;
 use crate::store::Target;
+use crate::{decode, encode};
 
 pub async fn route(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
     let kind = target.served.kind;
@@ -44,7 +44,7 @@ pub async fn route(server: &Arc<Server>, call: &Call, target: &Target) -> Result
         _ => return Err(answer::method_not_allowed()),
     };
     review.set(&["status"], status);
-    Ok(answer::json(201, &review))
+    Ok(encode::value(call, 201, &review))
 }
 
 fn token(server: &Server, review: &Value) -> Value {

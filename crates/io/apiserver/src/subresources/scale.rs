@@ -8,7 +8,7 @@ use coracle_meta::{Status, Value};
 use crate::answer::{self, Response};
 use crate::call::Call;
 use crate::decode;
-use crate::encode::served_tree;
+use crate::encode::{self, served_tree};
 use crate::server::Server;
 use crate::store::{self, Target, failed};
 use crate::verbs::patch::{Patch, in_served_version};
@@ -43,7 +43,7 @@ pub async fn route(server: &Arc<Server>, call: &Call, target: &Target) -> Result
         }
         _ => return Err(answer::method_not_allowed()),
     };
-    Ok(answer::json(200, &scale::of(&served_tree(target.served, &object)?)))
+    Ok(encode::value(call, 200, &scale::of(&served_tree(target.served, &object)?)))
 }
 
 fn check(target: &Target, wanted: &Value) -> Result<(), Status> {

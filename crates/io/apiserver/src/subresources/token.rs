@@ -10,10 +10,10 @@ use coracle_reconcile::View;
 use crate::admit::{self, Mode};
 use crate::answer::{self, Response};
 use crate::call::{Call, Served};
-use crate::decode;
 use crate::identify::bound::Binding;
 use crate::server::{ISSUER, Server};
 use crate::store::{Target, failed};
+use crate::{decode, encode};
 
 const SECONDS_MIN: i64 = 600;
 const SECONDS_MAX: i64 = 1 << 32;
@@ -58,7 +58,7 @@ pub async fn request(server: &Arc<Server>, call: &Call, target: &Target) -> Resu
     asked.set_default(&["spec", "boundObjectRef"], Value::Null);
     asked.set(&["status", "token"], token);
     asked.set(&["status", "expirationTimestamp"], time::seconds(ends));
-    Ok(answer::json(201, &asked))
+    Ok(encode::value(call, 201, &asked))
 }
 
 fn check_seconds(seconds: i64) -> Result<(), Status> {

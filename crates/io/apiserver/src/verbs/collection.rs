@@ -26,5 +26,5 @@ pub async fn delete(server: &Arc<Server>, call: &Call, target: &Target) -> Resul
             _ => {}
         }
     }
-    encode::list(call, server.clock.now(), target.served, &items, &meta)
+    encode::list(server, call, target.served, &items, &meta)
 }

@@ -30,7 +30,7 @@ pub async fn get(server: &Server, call: &Call, target: &Target) -> Result<Respon
         }
     };
     let object = found.ok_or_else(|| target.not_found())?;
-    encode::object(call, server.clock.now(), target.served, 200, &object)
+    encode::object(server, call, target.served, 200, &object)
 }
 
 /// A resource version as a number.
@@ -56,7 +56,7 @@ pub async fn list(server: &Server, call: &Call, target: &Target) -> Result<Respo
     let selector = Selector::read(call, target.served)?;
     let cache = server.resource(target.served.kind).await?;
     let (items, meta) = select(call, target, &cache, &selector).await?;
-    encode::list(call, server.clock.now(), target.served, &items, &meta)
+    encode::list(server, call, target.served, &items, &meta)
 }
 
 /// The objects of one page and what is told beside them.

@@ -1,14 +1,14 @@
-//! Watch: frames of JSON as changes happen, from a resource version on, with bookmarks and streaming lists. Source:
+//! Watch: frames as changes happen, from a resource version on, with bookmarks and streaming lists. Source:
 //! Kubernetes `apiserver/pkg/endpoints/handlers/watch.go`, KEP-3157.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use coracle_cache::{CacheEvent, EventKind, Gone, WatchFrom, Watcher};
+use bytes::Bytes;
+use coracle_cache::{CacheEvent, EventKind, Gone, ResourceCache, WatchFrom, Watcher};
 use coracle_client::BodyError;
-use coracle_meta::{Status, Value};
+use coracle_meta::{Object, Status};
 use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -16,9 +16,10 @@ use tokio::time::Instant;
 
 use super::read::{invalid_options, reach, version_of};
 use super::select::Selector;
-use crate::answer::{self, Response, status_json};
-use crate::call::{Call, Served};
-use crate::encode::{self, Form, served_tree, shown, table};
+use crate::answer::{self, Response};
+use crate::call::Call;
+use crate::encode::frame::Frames;
+use crate::encode::output::output;
 use crate::server::Server;
 use crate::store::{Target, store_failed};
 
@@ -29,10 +30,11 @@ const SECONDS_MIN: u64 = 1800;
 struct Stream {
     server: Arc<Server>,
     watcher: Watcher,
+    cache: Arc<ResourceCache>,
     selector: Selector,
-    served: Served,
-    form: Form,
-    call: Arc<Call>,
+    frames: Frames,
+    /// No table has named its columns yet.
+    with_columns: bool,
     /// Bookmarks are wanted.
     bookmarks: bool,
     /// The first bookmark closes the initial list.
@@ -66,11 +68,12 @@ pub async fn watch(server: &Arc<Server>, call: &Call, target: &Target) -> Result
         (_, Some(version)) => WatchFrom::Revision(version_of(version)?),
     };
     let namespace = Some(target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-    let form = encode::form(call)?;
-    let watcher = match cache.watch(from, namespace) {
+    let output = output(call)?;
+    let (frames, stream_type) = (Frames { served: target.served, output }, output.wire.stream_type());
+    let watcher = match cache.watch_kept(from, namespace).await {
         Ok(watcher) => watcher,
         // The stream opens and says so, as clients expect it.
-        Err(gone) => return Ok(answer::bytes(200, answer::JSON, error_frame(&gone_status(gone)))),
+        Err(gone) => return Ok(answer::bytes(200, stream_type, frames.error(&gone_status(gone)))),
     };
     let seconds = match call.query.number("timeoutSeconds") {
         Some(seconds) if seconds > 0 => seconds as u64,
@@ -80,10 +83,10 @@ pub async fn watch(server: &Arc<Server>, call: &Call, target: &Target) -> Result
     let stream = Stream {
         server: server.clone(),
         watcher,
+        cache,
         selector,
-        served: target.served,
-        form,
-        call: Arc::new(call.summary()),
+        frames,
+        with_columns: true,
         bookmarks,
         initial: initial == Some(true) && from == WatchFrom::Initial,
         ends: now + Duration::from_secs(seconds),
@@ -91,12 +94,12 @@ pub async fn watch(server: &Arc<Server>, call: &Call, target: &Target) -> Result
         is_over: false,
     };
     server.metrics.watches.fetch_add(1, Ordering::Relaxed);
-    let frames = stream::unfold(stream, |mut stream| async move {
+    let body = stream::unfold(stream, |mut stream| async move {
         let bytes = stream.next().await?;
         Some((Ok::<_, BodyError>(Frame::data(bytes)), stream))
     });
-    let mut response = answer::bytes(200, answer::JSON, Bytes::new());
-    *response.body_mut() = StreamBody::new(frames).boxed_unsync();
+    let mut response = answer::bytes(200, stream_type, Bytes::new());
+    *response.body_mut() = StreamBody::new(body).boxed_unsync();
     Ok(response)
 }
 
@@ -114,7 +117,7 @@ impl Stream {
                 return None;
             }
             let deadline = self.ends.min(self.next_bookmark);
-            let mut out = BytesMut::new();
+            let mut out = Vec::new();
             match tokio::time::timeout_at(deadline, self.watcher.next()).await {
                 Ok(Ok(event)) => {
                     self.write(&event, &mut out);
@@ -135,18 +138,21 @@ impl Stream {
                     }
                 }
             }
-            if !out.is_empty() {
-                return Some(out.freeze());
+            // A frame alone is handed on as it is shared; several make one write.
+            match out.len() {
+                0 => {}
+                1 => return out.pop(),
+                _ => return Some(out.concat().into()),
             }
         }
     }
 
-    fn fail(&mut self, gone: Gone, out: &mut BytesMut) {
-        out.put_slice(&error_frame(&gone_status(gone)));
+    fn fail(&mut self, gone: Gone, out: &mut Vec<Bytes>) {
+        out.push(self.frames.error(&gone_status(gone)));
         self.is_over = true;
     }
 
-    fn write(&mut self, event: &CacheEvent, out: &mut BytesMut) {
+    fn write(&mut self, event: &CacheEvent, out: &mut Vec<Bytes>) {
         if event.kind == EventKind::Bookmark {
             self.bookmark(event, out);
             return;
@@ -161,78 +167,31 @@ impl Stream {
             (EventKind::Modified, true, false) => {
                 let Some(previous) = &event.previous else { return };
                 let left = previous.at(event.revision);
-                self.frame("DELETED", &left, out);
+                out.push(self.frame("DELETED", &left));
                 return;
             }
             _ => return,
         };
-        self.frame(word, object, out);
+        out.push(self.frame(word, object));
     }
 
-    fn frame(&self, word: &str, object: &coracle_meta::Object, out: &mut BytesMut) {
-        out.put_slice(format!("{{\"type\":\"{word}\",\"object\":").as_bytes());
-        match self.form {
-            Form::Whole if self.served.is_storage_form() => object.write_json(out),
-            Form::Whole => {
-                out.put_slice(&shown(self.served, object).unwrap_or_else(|status| status_json(&status).into()))
-            }
-            Form::Partial => {
-                let value = served_tree(self.served, object).unwrap_or_default();
-                out.put_slice(&encode::partial(&value, "PartialObjectMetadata").to_json());
-            }
-            Form::Table => {
-                let rows = [served_tree(self.served, object).unwrap_or_default()];
-                let version = object.revision.to_string();
-                let now = self.server.clock.now();
-                out.put_slice(&table::table(&self.call, self.served, &rows, (&version, "", 0), now).to_json());
-            }
-        }
-        out.put_slice(b"}\n");
+    fn frame(&mut self, word: &'static str, object: &Object) -> Bytes {
+        let with_columns = std::mem::take(&mut self.with_columns);
+        self.frames.event(&self.server, word, object, (self.cache.watchers() > 1, with_columns))
     }
 
-    fn bookmark(&mut self, event: &CacheEvent, out: &mut BytesMut) {
+    fn bookmark(&mut self, event: &CacheEvent, out: &mut Vec<Bytes>) {
         let closes = std::mem::take(&mut self.initial);
         if !self.bookmarks {
             return;
         }
         let is_scheduled = self.next_bookmark > Instant::now() + BOOKMARK_EVERY - Duration::from_secs(1);
-        if !closes && !is_scheduled {
-            return;
+        if closes || is_scheduled {
+            out.push(self.frames.bookmark(&self.server, event.revision, closes));
         }
-        let mut object = Value::map();
-        object.set(&["kind"], self.served.kind.kind);
-        object.set(&["apiVersion"], self.served.api_version());
-        object.set(&["metadata", "resourceVersion"], event.revision.to_string());
-        object.set(&["metadata", "creationTimestamp"], Value::Null);
-        if closes {
-            object.set(&["metadata", "annotations", "k8s.io/initial-events-end"], "true");
-        }
-        if self.form == Form::Table {
-            let meta = object.get("metadata").clone();
-            let version = event.revision.to_string();
-            let now = self.server.clock.now();
-            let mut bare = table::table(&self.call, self.served, &[], (&version, "", 0), now);
-            let mut row = Value::map();
-            row.set(&["cells"], Vec::new());
-            row.set(&["object", "kind"], "PartialObjectMetadata");
-            row.set(&["object", "apiVersion"], "meta.k8s.io/v1");
-            row.set(&["object", "metadata"], meta);
-            bare.set(&["rows"], vec![row]);
-            object = bare;
-        }
-        out.put_slice(b"{\"type\":\"BOOKMARK\",\"object\":");
-        out.put_slice(&object.to_json());
-        out.put_slice(b"}\n");
     }
 }
 
 fn gone_status(gone: Gone) -> Status {
     Status::expired(gone.to_string())
-}
-
-fn error_frame(status: &Status) -> Vec<u8> {
-    let mut out = b"{\"type\":\"ERROR\",\"object\":".to_vec();
-    out.extend(status_json(status));
-    out.extend(b"}\n");
-    out
 }

@@ -35,7 +35,7 @@ pub async fn delete(server: &Arc<Server>, call: &Call, target: &Target) -> Resul
     }
     let kind = target.served.kind;
     let done = answer::deleted(kind.group, kind.plural, &target.name, &written.object.meta.uid);
-    Ok(answer::status(&done))
+    Ok(encode::status(call, &done))
 }
 
 /// An object of the served version in the form it is stored in.
@@ -48,5 +48,5 @@ pub fn stored(target: &Target, object: &Value) -> Value {
 
 pub fn show(server: &Server, call: &Call, target: &Target, written: &Written) -> Result<Response, Status> {
     let code = if written.deed == Deed::Created { 201 } else { 200 };
-    encode::object(call, server.clock.now(), target.served, code, &written.object)
+    encode::object(server, call, target.served, code, &written.object)
 }

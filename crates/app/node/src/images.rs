@@ -14,15 +14,15 @@ pub fn open(paths: &Paths) -> Result<Store, coracle_image::Error> {
     Store::open(paths.images())
 }
 
-/// Offers this program as the demo image.
-pub fn add_demo(store: &Store) -> Result<(), coracle_image::Error> {
+/// Offers a program, this one, as the demo image. Its file must be called `coracle`.
+pub fn add_demo(store: &Store, program: &Path) -> Result<(), coracle_image::Error> {
     let config = ImageConfig {
         entrypoint: vec!["/coracle".into(), "demo".into()],
         cmd: vec!["serve".into()],
         env: vec!["PATH=/".into()],
         ..ImageConfig::default()
     };
-    store.add_builtin(DEMO, Path::new("/proc/self/exe"), config).map(|_| ())
+    store.add_builtin(DEMO, program, config).map(|_| ())
 }
 
 /// Answers the questions about images; others fail.

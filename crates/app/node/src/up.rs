@@ -144,7 +144,9 @@ impl Cluster {
         control_plane.start_deciders(scope, &pki);
         step("scheduler and controllers");
         let images = Arc::new(images::open(&paths)?);
-        images::add_demo(&images)?;
+        let program =
+            std::env::current_exe().map_err(|source| StartError::File { path: "/proc/self/exe".into(), source })?;
+        images::add_demo(&images, &program)?;
         let worker = Worker::start(scope, &identity, &paths, &pki, &control_plane, images.clone(), zygote).await?;
         let worker = Arc::new(worker);
         step("runtime, network, proxy, DNS and kubelet");

@@ -203,15 +203,16 @@ async fn announce_dns(control_plane: &ControlPlane, identity: &Identity, server:
 
 /// Creates an object of kube-system, or brings one that exists to what it says.
 async fn ensure(client: &coracle_client::Client, resource: ResourceRef, object: Value) -> Result<(), ClientError> {
-    let created = client.create(&resource, "kube-system", &object, &WriteOptions::default()).await;
-    match created {
-        Err(ClientError::Status(status)) if status.is_already_exists() => {
-            let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            let path = ObjectPath::new(resource, "kube-system", name);
-            client.patch(&path, &Patch::Merge(object), &WriteOptions::default()).await.map(|_| ())
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let path = ObjectPath::new(resource.clone(), "kube-system", name);
+    let done = match client.get(&path).await {
+        Err(ClientError::Status(status)) if status.is_not_found() => {
+            client.create(&resource, "kube-system", &object, &WriteOptions::default()).await
         }
-        other => other.map(|_| ()),
-    }
+        Err(error) => Err(error),
+        Ok(_) => client.patch(&path, &Patch::Merge(object), &WriteOptions::default()).await,
+    };
+    done.map(|_| ())
 }
 
 /// The places that a teardown clears.

@@ -147,19 +147,15 @@ pub fn traces(name: &str, folder: &Path) -> Vec<String> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     found.extend(mounts.lines().filter(|line| line.contains(&*folder.to_string_lossy())).map(str::to_owned));
     let links = Command::new("ip").args(["-o", "link"]).output().unwrap();
-    let bridge = coracle_node_bridge(name);
+    let bridge = format!("cor-{name}");
     found.extend(text(&links).lines().filter(|line| line.contains(&bridge)).map(str::to_owned));
     let tables = Command::new("nft").args(["list", "tables"]).output().unwrap();
-    found.extend(text(&tables).lines().filter(|line| line.ends_with(&format!("coracle-{name}"))).map(str::to_owned));
+    found.extend(text(&tables).lines().filter(|line| line.contains(&format!("coracle-{name}"))).map(str::to_owned));
     for controller in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
         let group = controller.path().join(format!("coracle-{name}"));
         found.extend(group.exists().then(|| group.display().to_string()));
     }
     found
-}
-
-fn coracle_node_bridge(name: &str) -> String {
-    format!("cor-{name}")
 }
 
 /// Ports from below the range that the kernel gives out, so that no other process gets one in between.

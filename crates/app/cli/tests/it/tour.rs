@@ -134,8 +134,10 @@ fn keeps_pods_away_by_taints(cluster: &Cluster) {
 
 fn survives_kill(cluster: &mut Cluster) {
     let identities = |cluster: &Cluster| {
-        let ids = "get pods -l app=hello -o jsonpath={range.items[*]}{.status.containerStatuses[0].containerID}{.status.containerStatuses[0].restartCount}{\"\\n\"}{end}";
-        let mut ids: Vec<_> = cluster.kubectl(ids).lines().map(str::to_owned).collect();
+        let each = "{.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}";
+        let template = format!("jsonpath={{range .items[*]}}{each}{{\"\\n\"}}{{end}}");
+        let found = cluster.kubectl_with(&["get", "pods", "-l", "app=hello", "-o", &template], "");
+        let mut ids: Vec<_> = found.lines().map(str::to_owned).collect();
         ids.sort();
         ids
     };

@@ -87,6 +87,7 @@ where
                 break;
             }
         }
+        let _ = sink.send(super::upgrade::farewell()).await;
         let _ = sink.close().await;
     };
     tokio::select! {

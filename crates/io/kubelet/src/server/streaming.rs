@@ -170,6 +170,7 @@ async fn over_websocket<S>(
                 return;
             }
         }
+        let _ = sink.send(super::upgrade::farewell()).await;
         let _ = sink.close().await;
     };
     let running = run(streams, wanted, from_client, to_client);

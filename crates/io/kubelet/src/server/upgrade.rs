@@ -7,7 +7,9 @@ use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use super::{Answer, text};
 
@@ -83,4 +85,9 @@ fn switching(to: &str, headers: &[(&'static str, &str)]) -> Answer {
         }
     }
     answer
+}
+
+/// The frame that ends a WebSocket in good order; clients take an end without a code for a failure.
+pub fn farewell() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
 }

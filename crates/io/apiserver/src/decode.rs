@@ -76,6 +76,10 @@ pub fn named(call: &Call, api_version: &str, kind: &str) -> Result<Value, Status
     let read = media.read(id, &call.body, unknown(call)?).map_err(|error| refused(&error, api_version, kind))?;
     read.warnings.into_iter().for_each(|text| call.warn(text));
     let mut value = read.value;
+    if media != Media::Proto && is_mentioned(&call.body, b"managedFields") {
+        let raw = parse_yaml(&call.body).unwrap_or_default();
+        keep_reset(&raw, &mut value);
+    }
     value.set(&["apiVersion"], api_version);
     value.set(&["kind"], kind);
     if !matches!(value.get("metadata"), Value::Map(_)) {
@@ -96,7 +100,21 @@ pub fn patched(call: &Call, value: &Value, api_version: &str, kind: &str) -> Res
         }
     })?;
     read.warnings.into_iter().for_each(|text| call.warn(text));
-    Ok(read.value)
+    let mut object = read.value;
+    keep_reset(value, &mut object);
+    Ok(object)
+}
+
+fn is_mentioned(body: &[u8], name: &[u8]) -> bool {
+    body.windows(name.len()).any(|window| window == name)
+}
+
+/// An empty list of managedFields asks for them to be forgotten; everywhere else an empty list is none.
+fn keep_reset(raw: &Value, object: &mut Value) {
+    let path = ["metadata", "managedFields"];
+    if raw.at(&path).as_list().is_some_and(<[Value]>::is_empty) {
+        object.set(&path, Vec::new());
+    }
 }
 
 /// A body of any JSON: patches and options.

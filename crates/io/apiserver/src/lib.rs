@@ -10,6 +10,7 @@ mod encode;
 pub mod identify;
 pub mod impersonate;
 pub mod limit;
+mod managed;
 mod store;
 
 // What walks it.

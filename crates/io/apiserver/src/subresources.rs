@@ -50,7 +50,8 @@ async fn whole(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Res
             let patch = Patch::read(call)?;
             let change = |old: &Value| {
                 let shown = in_served_version(target, old);
-                let changed = patch.apply(call, &shown, &target.served.api_version(), target.served.kind.kind)?;
+                let changed =
+                    patch.apply(server, call, &shown, &target.served.api_version(), target.served.kind.kind)?;
                 Ok(keep(stored(target, &changed), old))
             };
             store::update::update(server, call, target, &change).await?

@@ -10,6 +10,7 @@ use coracle_meta::{ErrorList, Object, Status, Value, names, time};
 use super::{Deed, Target, Written, at_rest, durability, encode, key, lease_seconds, store_failed};
 use crate::admit::{self, Mode};
 use crate::call::Call;
+use crate::managed;
 use crate::server::Server;
 use crate::services;
 
@@ -36,6 +37,7 @@ async fn attempt(server: &Arc<Server>, call: &Call, target: &Target, mut object:
     let kind = target.served.kind;
     stamp(server, target, &mut object)?;
     kind.default(&mut object, target.served.version);
+    managed::created(server, call, target, &mut object);
     let mut object = kind.convert(&object, &target.served.api_version(), &kind.storage_api_version());
     let resource = target.resource();
     let name = object.str_at(&["metadata", "name"]).to_owned();

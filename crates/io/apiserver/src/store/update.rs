@@ -10,6 +10,7 @@ use coracle_meta::{ErrorList, Object, Status, Value};
 use super::{Deed, Target, Written, at_rest, durability, encode, failed, key, lease_seconds, store_failed, tree};
 use crate::admit::{self, Mode};
 use crate::call::Call;
+use crate::managed;
 use crate::server::Server;
 use crate::services;
 
@@ -43,11 +44,12 @@ async fn attempt(
     let kind = target.served.kind;
     let mut old = tree(current)?;
     let mut new = change(&old)?;
-    let is_pinned = check_identity(target, &old, &new)?;
+    check_identity(target, &old, &new)?;
     restore_meta(&mut new, &old);
     old.remove(&["metadata", "resourceVersion"]);
     let storage_version = kind.storage.map_or(target.served.version, |storage| storage.version);
     kind.default(&mut new, storage_version);
+    managed::updated(server, call, target, &old, &mut new);
     let resource = target.resource();
     let mode = if call.is_dry_run() { Mode::DryRun } else { Mode::Real };
     let request = Request {
@@ -67,7 +69,7 @@ async fn attempt(
     crate::verbs::rbac::may_grant(server, &call.user, kind, &new, Some(&old))?;
     admit::validate(server, &request, &new, mode).await?;
     let bytes = encode(kind, &mut new)?;
-    if new == old {
+    if new == old || managed::differ_in_times_alone(&new, &old) {
         return Ok(Some(Written { object: current.clone(), deed: Deed::Unchanged }));
     }
     let goes = is_released(target, &new);
@@ -92,13 +94,13 @@ async fn attempt(
     }
     match server.cache.store.txn(txn).await.map_err(store_failed)? {
         TxnResponse::Done { revision } => Ok(Some(Written { object: object(revision)?, deed })),
-        TxnResponse::Refused { .. } if is_pinned => Err(Status::modified(&resource, &target.name)),
+        // A change that names a version meets the newer one on the next try, and is refused there.
         TxnResponse::Refused { .. } => Ok(None),
     }
 }
 
-/// Whether the new object names the version it changes; refused when that has moved on, or when it is another object.
-fn check_identity(target: &Target, old: &Value, new: &Value) -> Result<bool, Status> {
+/// Refuses a change of another object, or of a version that has moved on.
+fn check_identity(target: &Target, old: &Value, new: &Value) -> Result<(), Status> {
     let of = |object: &Value, key: &str| object.str_at(&["metadata", key]).to_owned();
     let (named, url) = (of(new, "name"), &target.name);
     if !named.is_empty() && named != *url {
@@ -117,8 +119,8 @@ fn check_identity(target: &Target, old: &Value, new: &Value) -> Result<bool, Sta
         return Err(Status::conflict(&target.resource(), &target.name, &why));
     }
     match of(new, "resourceVersion").as_str() {
-        "" | "0" => Ok(false),
-        version if version == of(old, "resourceVersion") => Ok(true),
+        "" | "0" => Ok(()),
+        version if version == of(old, "resourceVersion") => Ok(()),
         _ => Err(Status::modified(&target.resource(), &target.name)),
     }
 }
@@ -134,9 +136,6 @@ fn restore_meta(new: &mut Value, old: &Value) {
     let fixed = ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
     for key in fixed {
         coracle_kinds::rules::restore_at(new, old, &["metadata", key]);
-    }
-    if new.at(&["metadata", "managedFields"]).is_null() {
-        coracle_kinds::rules::restore_at(new, old, &["metadata", "managedFields"]);
     }
 }
 

@@ -35,7 +35,7 @@ pub async fn route(server: &Arc<Server>, call: &Call, target: &Target) -> Result
             let patch = Patch::read(call)?;
             let change = |old: &Value| {
                 let shown = scale::of(&in_served_version(target, old));
-                let wanted = patch.apply(call, &shown, VERSION, "Scale")?;
+                let wanted = patch.apply(server, call, &shown, VERSION, "Scale")?;
                 check(target, &wanted)?;
                 Ok(stored(target, &scaled(target, old, &wanted)))
             };

@@ -4,34 +4,72 @@ use std::sync::Arc;
 
 use coracle_merge::{JsonPatchError, StrategicPatchError, go_text, json_patch, merge_patch, strategic_merge_patch};
 use coracle_meta::{ErrorList, Path, Status, Value};
-use coracle_schema::Schema;
+use coracle_schema::{Schema, parse_yaml};
 
 use super::write::{show, stored};
 use crate::answer::{self, Response};
-use crate::call::Call;
+use crate::authorise::authorise;
+use crate::call::{Call, Served};
 use crate::decode;
+use crate::managed;
+use crate::request::RequestInfo;
 use crate::server::Server;
-use crate::store::{self, Target};
+use crate::store::{self, Target, Written};
 
-const OFFERS: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const OFFERS: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    managed::APPLY,
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Json,
     Merge,
     Strategic,
+    Apply,
 }
 
 pub async fn patch(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
     let patch = Patch::read(call)?;
     let change = |old: &Value| {
         let shown = in_served_version(target, old);
-        let changed = patch.apply(call, &shown, &target.served.api_version(), target.served.kind.kind)?;
+        let changed = patch.apply(server, call, &shown, &target.served.api_version(), target.served.kind.kind)?;
         Ok(stored(target, &changed))
     };
-    let written = store::update::update(server, call, target, &change).await?;
-    show(server, call, target, &written)
+    loop {
+        let done = match store::update::update(server, call, target, &change).await {
+            Err(status) if status.is_not_found() && patch.kind == Kind::Apply => {
+                create(server, call, target, &patch).await
+            }
+            done => done,
+        };
+        match done {
+            // Somebody else made it meanwhile: it is there to be changed now.
+            Err(status) if status.is_already_exists() => {}
+            done => return show(server, call, target, &done?),
+        }
+    }
+}
+
+/// Makes the object that a configuration describes where none stands.
+async fn create(server: &Arc<Server>, call: &Call, target: &Target, patch: &Patch) -> Result<Written, Status> {
+    let info = RequestInfo { verb: "create", ..call.info.clone() };
+    authorise(server, &call.user, &info)?;
+    let (version, kind) = (target.served.api_version(), target.served.kind.kind);
+    let object = patch.apply(server, call, &Value::Null, &version, kind)?;
+    let (name, url) = (object.str_at(&["metadata", "name"]), &target.name);
+    if name != url {
+        let why = format!("the name of the object ({name}) does not match the name on the URL ({url})");
+        return Err(Status::bad_request(why));
+    }
+    let uid = object.str_at(&["metadata", "uid"]);
+    if !uid.is_empty() {
+        let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+        return Err(Status::conflict(&target.resource(), url, &why));
+    }
+    store::create::create(server, call, target, object).await
 }
 
 pub fn in_served_version(target: &Target, old: &Value) -> Value {
@@ -56,15 +94,38 @@ impl Patch {
             "application/json-patch+json" => Kind::Json,
             "application/merge-patch+json" => Kind::Merge,
             "application/strategic-merge-patch+json" => Kind::Strategic,
+            managed::APPLY => Kind::Apply,
             _ => return Err(answer::unsupported_media_type(&OFFERS)),
         };
-        Ok(Patch { kind, body: decode::plain(call)? })
+        managed::check_options(call)?;
+        let body = match kind {
+            Kind::Apply => {
+                parse_yaml(&call.body).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?
+            }
+            _ => decode::plain(call)?,
+        };
+        Ok(Patch { kind, body })
     }
 
     /// The patched object, read as strictly as a body.
-    pub fn apply(&self, call: &Call, object: &Value, api_version: &str, kind: &str) -> Result<Value, Status> {
+    pub fn apply(
+        &self,
+        server: &Server,
+        call: &Call,
+        object: &Value,
+        api_version: &str,
+        kind: &str,
+    ) -> Result<Value, Status> {
         let mut changed = object.clone();
         match self.kind {
+            Kind::Apply => {
+                let info = &call.info;
+                let served = Served::find(&info.group, &info.version, &info.resource);
+                // Parts of another kind than the whole are not applied to.
+                let served = served.filter(|served| served.kind.kind == kind && served.api_version() == api_version);
+                let served = served.ok_or_else(|| answer::unsupported_media_type(&OFFERS[..3]))?;
+                changed = managed::apply(server, call, served, object, &self.body)?;
+            }
             Kind::Merge => merge_patch(&mut changed, &self.body),
             Kind::Json => json_patch(&mut changed, &self.body).map_err(|error| unfit(&error))?,
             Kind::Strategic => {

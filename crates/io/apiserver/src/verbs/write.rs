@@ -6,18 +6,21 @@ use coracle_meta::{Status, Value};
 
 use crate::answer::{self, Response};
 use crate::call::Call;
+use crate::managed;
 use crate::server::Server;
 use crate::store::delete::Wish;
 use crate::store::{self, Deed, Target, Written};
 use crate::{decode, encode};
 
 pub async fn create(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
+    managed::check_options(call)?;
     let object = decode::object(call, target.served)?;
     let written = store::create::create(server, call, target, object).await?;
     show(server, call, target, &written)
 }
 
 pub async fn update(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
+    managed::check_options(call)?;
     let object = decode::object(call, target.served)?;
     if object.str_at(&["metadata", "name"]).is_empty() {
         return Err(Status::bad_request("name must be provided"));

@@ -45,19 +45,23 @@ pub fn up(file: Option<PathBuf>, settings: Settings, zygote: Option<coracle_linu
     let config = Config::new(settings, &hostname())?;
     let missing = preflight::check(config.port);
     if !missing.is_empty() {
-        let list: Vec<_> = missing.iter().map(|missing| format!("  ✗ {missing}")).collect();
-        bail!("this machine cannot run a cluster yet:\n{}", list.join("\n"));
+        bail!("this machine cannot run a cluster yet:\n{}", preflight::listed(&missing));
     }
     coracle_telemetry::start("warn");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().min(8)))
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
+    let runtime = runtime()?;
     let result = runtime.block_on(up::run(config, zygote, |line| eprintln!("{line}")));
     runtime.shutdown_background();
     drop(temporary);
     Ok(result?)
+}
+
+/// What everything of a long-lived process runs on.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().min(8)))
+        .enable_all()
+        .build()
+        .context("starting the runtime")
 }
 
 /// Ends the running process, or does without one, and clears the kernel.
@@ -135,7 +139,7 @@ fn confirm(question: &str) -> Result<()> {
     }
 }
 
-fn hostname() -> String {
+pub fn hostname() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     text.trim().to_owned()
 }

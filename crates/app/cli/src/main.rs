@@ -3,6 +3,7 @@
 mod demo;
 mod image;
 mod lifecycle;
+mod standalone;
 
 use std::path::PathBuf;
 
@@ -39,6 +40,8 @@ enum Command {
     /// Images of this node
     #[command(subcommand)]
     Image(image::ImageCommand),
+    #[command(flatten)]
+    Component(standalone::Component),
     /// A workload that needs no registry
     #[command(subcommand)]
     Demo(demo::Demo),
@@ -48,9 +51,9 @@ enum Command {
     Guard(lifecycle::GuardArguments),
 }
 
-/// Whether this run may fork shims: `up` does, and so does the zygote itself when it is started again by name.
+/// Whether this run may fork shims: `up` and `kubelet` do, and so does the zygote itself when it is started again by name.
 fn wants_zygote() -> bool {
-    std::env::args_os().nth(1).is_none_or(|command| command == "up")
+    std::env::args_os().nth(1).is_none_or(|command| command == "up" || command == "kubelet")
 }
 
 fn main() -> std::process::ExitCode {
@@ -62,6 +65,7 @@ fn main() -> std::process::ExitCode {
         Command::Reset(place) => lifecycle::down(&place, lifecycle::Keep::Nothing),
         Command::Status(place) => lifecycle::status(&place),
         Command::Image(command) => image::run(command),
+        Command::Component(component) => standalone::run(component, zygote),
         Command::Demo(demo) => demo::run(demo),
         Command::Guard(arguments) => lifecycle::guard(&arguments),
         Command::Version => {

@@ -1,6 +1,8 @@
 //! The control plane of one process: store, cache and API server, and the components that reach it in-process, each
 //! under the identity it would have alone.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use coracle_apiserver::{Identity as Caller, LocalTransport, Options, Server};
@@ -10,12 +12,10 @@ use coracle_client::Client;
 use coracle_controllers::Settings;
 use coracle_reconcile::View;
 use coracle_rt::{Clock, Dice, Scope};
-use coracle_store::Engine;
+use coracle_store::{Engine, Etcd, EtcdOptions};
 use tokio::net::TcpListener;
 
 use crate::apidocs;
-use crate::identity::Identity;
-use crate::paths::Paths;
 use crate::pki::Pki;
 use crate::tls::{self, ClientCertificates};
 use crate::up::StartError;
@@ -25,40 +25,50 @@ pub struct ControlPlane {
 }
 
 /// Where objects are kept.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Keeping {
-    /// On disk, synced before any write is acknowledged.
-    Durable,
-    /// Gone with the process.
-    Ephemeral,
+    /// In this folder, synced before any write is acknowledged.
+    Durable(PathBuf),
+    /// In memory and this folder, gone with the process.
+    Ephemeral(PathBuf),
+    /// In an etcd cluster.
+    Etcd(EtcdOptions),
+}
+
+/// Where clients reach the server, and what it hands out.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    pub advertise: IpAddr,
+    pub port: u16,
+    /// The range of Services' addresses, `10.96.0.0/16`.
+    pub service_cidr: String,
 }
 
 impl ControlPlane {
     /// Opens the store, starts the API server and serves it on all addresses.
     pub async fn start(
         scope: &Scope,
-        identity: &Identity,
-        paths: &Paths,
+        serving: Serving,
         pki: &Pki,
         keeping: Keeping,
     ) -> Result<ControlPlane, StartError> {
-        let store = open_store(scope, paths, keeping)?;
+        let store = open_store(scope, keeping).await?;
         let server = Server::new(Options {
             scope: scope.child("apiserver"),
             cache: Cache::new(store, scope.child("cache")),
             clock: Clock::system(),
             dice: Dice::system(),
-            advertise: (identity.node_ip, identity.api_port),
-            service_cidr: identity.service_cidr.to_string(),
+            advertise: (serving.advertise, serving.port),
+            service_cidr: serving.service_cidr,
             node_ports: (30000, 32767),
             token_keys: vec![pki.service_account_key.clone()],
             tokens: Vec::new(),
             kubelet_tls: Some(tls::client(&pki.api_server_kubelet_client, &pki.ca)?),
             docs: Some(apidocs::handler()),
         })?;
-        let listener = TcpListener::bind(("0.0.0.0", identity.api_port))
+        let listener = TcpListener::bind(("0.0.0.0", serving.port))
             .await
-            .map_err(|source| StartError::Listen { port: identity.api_port, source })?;
+            .map_err(|source| StartError::Listen { port: serving.port, source })?;
         let tls = tls::server(&pki.api_server, &pki.ca, ClientCertificates::Optional, &[b"h2", b"http/1.1"])?;
         server.start().await?;
         scope.spawn("apiserver", coracle_apiserver::serve(server.clone(), listener, tls, scope.child("apiserver")));
@@ -90,10 +100,15 @@ fn local(server: &Arc<Server>, identity: Caller) -> Client {
     Client::new(Arc::new(LocalTransport { server: server.clone(), identity }))
 }
 
-fn open_store(scope: &Scope, paths: &Paths, keeping: Keeping) -> Result<Arc<dyn Store>, StartError> {
+async fn open_store(scope: &Scope, keeping: Keeping) -> Result<Arc<dyn Store>, StartError> {
     let scope = scope.child("store");
     Ok(match keeping {
-        Keeping::Durable => Engine::open(&paths.store(), scope)?,
-        Keeping::Ephemeral => Engine::ephemeral(paths.root(), scope)?,
+        Keeping::Durable(folder) => Engine::open(&folder, scope)?,
+        Keeping::Ephemeral(folder) => Engine::ephemeral(&folder, scope)?,
+        Keeping::Etcd(options) => {
+            let etcd = Arc::new(Etcd::connect(&options).await?);
+            etcd.compact_by_turns(&scope);
+            etcd
+        }
     })
 }

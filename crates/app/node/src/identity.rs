@@ -243,7 +243,7 @@ fn registered(name: &str) -> PathBuf {
 }
 
 /// The address that traffic to the outside leaves from; nothing is sent. Loopback on a machine without routes.
-fn node_ip() -> IpAddr {
+pub fn node_ip() -> IpAddr {
     let ask = || {
         let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
         socket.connect("192.0.2.1:9").ok()?;

@@ -16,6 +16,9 @@ pub mod manifests;
 pub mod paths;
 pub mod pki;
 pub mod preflight;
+pub mod standalone;
 pub mod teardown;
 mod tls;
 mod worker;
+
+pub use coracle_store::EtcdOptions;

@@ -96,6 +96,39 @@ impl Pki {
         })
     }
 
+    /// Reads what [`Pki::ensure`] left in a folder and makes nothing.
+    pub fn read(folder: &Path) -> Result<Pki, PkiError> {
+        let text = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read_to_string(&path).map_err(|source| PkiError::File { path, source })
+        };
+        let pair = |name: &str| {
+            Ok(KeyPairPem { certificate: text(&format!("{name}.crt"))?, key: text(&format!("{name}.key"))? })
+        };
+        let ca = pair("ca")?;
+        Ok(Pki {
+            api_server: pair("apiserver")?,
+            api_server_kubelet_client: pair("apiserver-kubelet-client")?,
+            kubelet: pair("kubelet")?,
+            admin: pair("admin")?,
+            service_account_key: text("sa.key")?,
+            ca: ca.certificate,
+            ca_key: ca.key,
+        })
+    }
+
+    /// A client's certificate, kept in `folder` under `name`: the user it is for and the group, if any.
+    pub fn client(
+        &self,
+        folder: &Path,
+        name: &'static str,
+        user: &str,
+        group: Option<&str>,
+    ) -> Result<KeyPairPem, PkiError> {
+        let subject = Subject { organization: group, ..Subject::client(user, "") };
+        Mint { folder, ca: self.authority() }.leaf(name, &subject)
+    }
+
     /// The authority itself, for what signs certificate requests.
     pub fn authority(&self) -> KeyPairPem {
         KeyPairPem { certificate: self.ca.clone(), key: self.ca_key.clone() }

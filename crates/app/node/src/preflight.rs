@@ -17,8 +17,25 @@ impl std::fmt::Display for Missing {
     }
 }
 
+/// One line for each.
+pub fn listed(missing: &[Missing]) -> String {
+    missing.iter().map(|missing| format!("  ✗ {missing}")).collect::<Vec<_>>().join("\n")
+}
+
 /// Checks the machine for a node whose API server listens on `port`.
 pub fn check(port: u16) -> Vec<Missing> {
+    let mut missing = check_node();
+    if let Err(error) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
+        missing.push(Missing {
+            what: format!("port {port} is not free: {error}"),
+            mend: "stop what listens there, or choose another with --port".into(),
+        });
+    }
+    missing
+}
+
+/// Checks the machine for a node.
+pub fn check_node() -> Vec<Missing> {
     let mut missing = Vec::new();
     let mut need = |met: bool, what: String, mend: &str| {
         if !met {
@@ -45,13 +62,6 @@ pub fn check(port: u16) -> Vec<Missing> {
         "the kernel has no network or pid namespaces".into(),
         "take a kernel with CONFIG_NET_NS and CONFIG_PID_NS",
     );
-    if let Err(error) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
-        need(
-            false,
-            format!("port {port} is not free: {error}"),
-            "stop what listens there, or choose another with --port",
-        );
-    }
     missing
 }
 

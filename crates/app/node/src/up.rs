@@ -13,12 +13,13 @@ use coracle_image::Store as Images;
 use coracle_linux::zygote::Zygote;
 use coracle_reconcile::{View, ViewExt};
 use coracle_rt::{Closed, Scope};
+use coracle_store::EtcdOptions;
 use k8s_openapi::api::core::v1::Node;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::control::{self, Answer, Ask, Component, ControlError, Steward};
-use crate::control_plane::{ControlPlane, Keeping};
+use crate::control_plane::{ControlPlane, Keeping, Serving};
 use crate::files::private_dir;
 use crate::identity::{Identity, IdentityError};
 use crate::images;
@@ -51,6 +52,8 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error("opening the store")]
     Store(#[from] coracle_store::OpenError),
+    #[error("connecting to the datastore")]
+    Etcd(#[from] coracle_store::EtcdError),
     #[error("starting the API server")]
     Server(#[from] coracle_apiserver::ServerError),
     #[error("listening on port {port}")]
@@ -105,6 +108,19 @@ fn server_addresses(identity: &Identity) -> Vec<std::net::IpAddr> {
     addresses
 }
 
+fn serving(identity: &Identity) -> Serving {
+    let service_cidr = identity.service_cidr.to_string();
+    Serving { advertise: identity.node_ip, port: identity.api_port, service_cidr }
+}
+
+fn keeping(config: &Config, paths: &Paths) -> Keeping {
+    match (&config.datastore[..], config.ephemeral) {
+        ([], false) => Keeping::Durable(paths.store()),
+        ([], true) => Keeping::Ephemeral(paths.root().into()),
+        (endpoints, _) => Keeping::Etcd(EtcdOptions { endpoints: endpoints.to_vec(), ..EtcdOptions::default() }),
+    }
+}
+
 /// What ended a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
@@ -137,8 +153,7 @@ impl Cluster {
         began: Instant,
     ) -> Result<Cluster, StartError> {
         let step = |what: &str| tell(&format!("✓ {what} ({:.0} ms)", began.elapsed().as_secs_f64() * 1e3));
-        let keeping = if config.ephemeral { Keeping::Ephemeral } else { Keeping::Durable };
-        let control_plane = ControlPlane::start(scope, &identity, &paths, &pki, keeping).await?;
+        let control_plane = ControlPlane::start(scope, serving(&identity), &pki, keeping(config, &paths)).await?;
         let context = write_kubeconfig(config, &identity, &paths, &pki)?;
         step(&format!("API server on https://127.0.0.1:{}, {context}", identity.api_port));
         control_plane.start_deciders(scope, &pki);

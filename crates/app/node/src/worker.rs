@@ -21,7 +21,7 @@ use crate::control_plane::ControlPlane;
 use crate::embedded::{Embedded, Network};
 use crate::identity::{Cidr, Identity};
 use crate::paths::Paths;
-use crate::pki::Pki;
+use crate::pki::{KeyPairPem, Pki};
 use crate::tls::{self, ClientCertificates, TlsError};
 
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
@@ -80,7 +80,9 @@ impl Worker {
             runtime: Arc::new(Embedded { runtime: runtime.clone(), scope: scope.child("runtime") }),
             clock: Clock::system(),
         };
-        let kubelet = Kubelet::start(scope, kubelet_options(identity, paths, pki)?, connections).await?;
+        let tls = Some(kubelet_tls(&pki.kubelet, &pki.ca)?);
+        let options = coracle_kubelet::Options { tls, ..kubelet_options(identity, paths) };
+        let kubelet = Kubelet::start(scope, options, connections).await?;
         Ok(Worker { kubelet, proxy, runtime, network })
     }
 
@@ -109,7 +111,7 @@ pub fn cgroup_root(cluster: &str) -> String {
     format!("/coracle-{cluster}")
 }
 
-fn network_options(identity: &Identity, paths: &Paths) -> coracle_podnet::Options {
+pub fn network_options(identity: &Identity, paths: &Paths) -> coracle_podnet::Options {
     coracle_podnet::Options {
         cluster: identity.name.clone(),
         state_dir: paths.network(),
@@ -130,7 +132,7 @@ fn range(cidr: Cidr) -> coracle_podnet::Cidr {
     coracle_podnet::Cidr::new(cidr.network.into(), cidr.prefix).expect("an identity's ranges are valid")
 }
 
-fn proxy_options(identity: &Identity) -> coracle_proxy::Options {
+pub fn proxy_options(identity: &Identity) -> coracle_proxy::Options {
     coracle_proxy::Options {
         cluster: identity.name.clone(),
         node: identity.node_name.clone(),
@@ -139,7 +141,7 @@ fn proxy_options(identity: &Identity) -> coracle_proxy::Options {
     }
 }
 
-async fn open_runtime(
+pub async fn open_runtime(
     scope: &Scope,
     identity: &Identity,
     paths: &Paths,
@@ -160,18 +162,23 @@ async fn open_runtime(
     EmbeddedRuntime::open(options, zygote).await.map_err(|status| WorkerError::Runtime(Box::new(status)))
 }
 
-fn kubelet_options(identity: &Identity, paths: &Paths, pki: &Pki) -> Result<coracle_kubelet::Options, TlsError> {
+/// A kubelet's settings but for its server.
+pub fn kubelet_options(identity: &Identity, paths: &Paths) -> coracle_kubelet::Options {
     let usual = coracle_kubelet::Options::new(&identity.node_name, &identity.node_ip.to_string(), paths.kubelet());
-    Ok(coracle_kubelet::Options {
+    coracle_kubelet::Options {
         log_dir: paths.pod_logs(),
         cluster_dns: vec![identity.dns_service_ip().to_string()],
         cluster_domain: CLUSTER_DOMAIN.into(),
         listen: SocketAddr::from(([0, 0, 0, 0], identity.kubelet_port)),
-        tls: Some(tls::server(&pki.kubelet, &pki.ca, ClientCertificates::Required, &[b"http/1.1"])?),
         clients: vec!["kube-apiserver-kubelet-client".into()],
         cgroup_root: cgroup_root(&identity.name),
         ..usual
-    })
+    }
+}
+
+/// What a kubelet's server presents, and whom it lets in.
+pub fn kubelet_tls(identity: &KeyPairPem, ca: &str) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    tls::server(identity, ca, ClientCertificates::Required, &[b"http/1.1"])
 }
 
 /// The Service by which pods reach DNS, its endpoint this node's own server.

@@ -3,5 +3,7 @@
 
 #[path = "it/cluster.rs"]
 mod cluster;
+#[path = "it/standalone.rs"]
+mod standalone;
 #[path = "it/tour.rs"]
 mod tour;

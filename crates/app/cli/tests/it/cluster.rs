@@ -5,7 +5,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_coracle");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_coracle");
 const START_MAX: Duration = Duration::from_secs(60);
 
 pub struct Cluster {
@@ -159,7 +159,7 @@ pub fn traces(name: &str, folder: &Path) -> Vec<String> {
 }
 
 /// Ports from below the range that the kernel gives out, so that no other process gets one in between.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = 20000 + (std::process::id() % 5000) as u16;
     loop {

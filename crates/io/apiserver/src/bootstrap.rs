@@ -1,4 +1,4 @@
-//! What a new cluster starts with, written once in one batch: namespaces, roles, priority classes, flow control, the
+//! What a new cluster starts with, written once in a few batches: namespaces, roles, priority classes, flow control, the
 //! range of Services and the `kubernetes` Service itself. Later starts only bring that Service's endpoint up to date.
 
 use std::sync::Arc;
@@ -21,6 +21,9 @@ const LEVELS: [(&str, i64, i64); 5] = [
     ("workload-low", 100, 90),
 ];
 
+/// Objects in one transaction, as many as an etcd takes by default.
+const BATCH_MAX: usize = 128;
+
 pub async fn write(server: &Arc<Server>) -> Result<(), ServerError> {
     let range = RangeRequest {
         start: key_of("", "namespaces", "", "default").into(),
@@ -30,9 +33,10 @@ pub async fn write(server: &Arc<Server>) -> Result<(), ServerError> {
         detail: Detail::KeysOnly,
     };
     if server.cache.store.range(range).await?.items.is_empty() {
-        let txn = first_batch(server).map_err(ServerError::Bootstrap)?;
-        // Another server may have been faster: then it wrote the same.
-        server.cache.store.txn(txn).await?;
+        for txn in first_batches(server).map_err(ServerError::Bootstrap)? {
+            // Another server, or an earlier start that broke off, may have been faster: then it wrote the same.
+            server.cache.store.txn(txn).await?;
+        }
     }
     endpoint(server).await.map_err(ServerError::Bootstrap)
 }
@@ -41,13 +45,9 @@ fn key_of(group: &str, plural: &str, namespace: &str, name: &str) -> bytes::Byte
     Served::stored(group, plural).map_or_else(Default::default, |served| key(served.kind, namespace, name))
 }
 
-fn first_batch(server: &Server) -> Result<Txn, Status> {
+/// The namespace `default` comes last: where it is, everything is.
+fn first_batches(server: &Server) -> Result<Vec<Txn>, Status> {
     let mut objects: Vec<(Resource, Value)> = Vec::new();
-    for name in NAMESPACES {
-        let labels = json!({"kubernetes.io/metadata.name": name});
-        let object = json!({"metadata": {"name": name, "labels": labels}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
-        objects.push((Resource::new("", "namespaces"), value(&object)));
-    }
     objects.extend(policy::objects().into_iter().map(|seed| (seed.resource, seed.object)));
     objects.extend(priority_classes());
     objects.extend(flow_control());
@@ -56,11 +56,19 @@ fn first_batch(server: &Server) -> Result<Txn, Status> {
             "lastTransitionTime": time::seconds(server.clock.now())}]}});
     objects.push((Resource::new("networking.k8s.io", "servicecidrs"), value(&cidr)));
     objects.extend(kubernetes_service(server));
-    let mut txn = Txn::default();
-    for (resource, object) in objects {
-        add(server, &resource, object, &mut txn)?;
+    for name in NAMESPACES {
+        let labels = json!({"kubernetes.io/metadata.name": name});
+        let object = json!({"metadata": {"name": name, "labels": labels}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+        objects.push((Resource::new("", "namespaces"), value(&object)));
     }
-    Ok(txn)
+    let batch = |objects: &[(Resource, Value)]| {
+        let mut txn = Txn::default();
+        for (resource, object) in objects {
+            add(server, resource, object.clone(), &mut txn)?;
+        }
+        Ok(txn)
+    };
+    objects.chunks(BATCH_MAX).map(batch).collect()
 }
 
 fn value(json: &serde_json::Value) -> Value {

@@ -74,15 +74,14 @@ impl Parts {
     fn start_clients(&mut self, dns_port: &str) {
         let file = |name: &str| self.file(&format!("pki/{name}"));
         let (ca, certificate, key) = (file("ca.crt"), file("kubelet.crt"), file("kubelet.key"));
-        let [scheduler, manager, kubelet, proxy, dns] =
-            ["scheduler", "controller-manager", "kubelet", "proxy", "dns"].map(|name| file(&format!("{name}.kubeconfig")));
+        let [scheduler, manager, kubelet, proxy, dns] = ["scheduler", "controller-manager", "kubelet", "proxy", "dns"]
+            .map(|name| file(&format!("{name}.kubeconfig")));
         let data = self.file("data");
         self.component("scheduler", &["--kubeconfig", &scheduler]);
         self.component("controller-manager", &["--kubeconfig", &manager, "--root-ca", &ca]);
         let node = ["--node-name", "node-1", "--name", NAME];
         let ranges = ["--cluster-cidr", POD_RANGE, "--service-cidr", SERVICE_RANGE];
-        let serving =
-            ["--tls-cert-file", &certificate, "--tls-private-key-file", &key, "--client-ca-file", &ca];
+        let serving = ["--tls-cert-file", &certificate, "--tls-private-key-file", &key, "--client-ca-file", &ca];
         let own = ["--kubeconfig", &kubelet, "--data-dir", &data, "--cluster-dns", DNS_SERVICE];
         self.component("kubelet", &[&own[..], &node, &ranges, &serving].concat());
         self.component("proxy", &[&["--kubeconfig", &proxy][..], &node, &ranges].concat());

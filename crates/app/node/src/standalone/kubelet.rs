@@ -48,7 +48,9 @@ pub async fn run(options: Options, zygote: Zygote, tell: impl Fn(&str)) -> Resul
     let scope = Scope::root();
     let remote = Remote::open(&scope, &options.kubeconfig)?;
     let images = Arc::new(images::open(&paths)?);
-    images::add_demo(&images)?;
+    let program =
+        std::env::current_exe().map_err(|source| StandaloneError::File { path: "/proc/self/exe".into(), source })?;
+    images::add_demo(&images, &program)?;
     let network = PodNetwork::open(worker::network_options(&identity, &paths)).map_err(WorkerError::from)?;
     let runtime = worker::open_runtime(&scope, &identity, &paths, images, Arc::new(network), zygote).await?;
     let connections = Connections {

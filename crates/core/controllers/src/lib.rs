@@ -1,12 +1,14 @@
 //! Every built-in controller, one file each: what it watches and what it decides. Nothing here touches the world.
 
 mod claim;
+mod history;
 mod pods;
 mod selector;
 mod service;
 mod shape;
 mod tolerations;
 
+pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
@@ -38,6 +40,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(deployment::Deployment),
         Box::new(replicaset::ReplicaSet),
         Box::new(replicaset::ReplicationController),
+        Box::<daemonset::DaemonSet>::default(),
         Box::new(job::Job),
         Box::new(endpointslice::EndpointSlice),
         Box::new(endpoints::Endpoints),

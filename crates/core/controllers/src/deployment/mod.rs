@@ -1,7 +1,7 @@
 //! Deployments: replica sets by revision of the template, rolled from the old to the new within the bounds of surge
 //! and unavailability. Each decision takes at most one step of a rollout and tells the status.
 
-mod revision;
+pub(crate) mod revision;
 mod rollout;
 mod scale;
 mod status;

@@ -205,6 +205,10 @@ impl Subject<'_> {
             owned.set = owned.set.difference(&taken).difference(&found.removed);
         }
         if force == Force::No && !conflicts.is_empty() {
+            conflicts.sort_by(|left, right| {
+                let by = |conflict: &Conflict| (conflict.manager.name.clone(), conflict.manager.clone());
+                by(left).cmp(&by(right))
+            });
             return Err(ApplyError::Conflicts(conflicts));
         }
         managers.retain(|_, owned| !owned.set.is_empty());

@@ -88,17 +88,11 @@ pub fn named(call: &Call, api_version: &str, kind: &str) -> Result<Value, Status
     Ok(value)
 }
 
-/// A tree that a patch made, brought into the form that a body would have had.
+/// A tree that a patch made, brought into the form that a body would have had; the error says only what is wrong.
 pub fn patched(call: &Call, value: &Value, api_version: &str, kind: &str) -> Result<Value, Status> {
     let id = type_of(api_version, kind).ok_or_else(answer::not_found)?;
-    let read = read_value(Schema::builtin(), id, value, unknown(call)?).map_err(|error| match error {
-        ReadError::Strict(_) => refused(&error, api_version, kind),
-        error => {
-            let mut status = refused(&error, api_version, kind);
-            (status.code, status.reason) = (422, "Invalid".into());
-            status
-        }
-    })?;
+    let read = read_value(Schema::builtin(), id, value, unknown(call)?)
+        .map_err(|error| Status::bad_request(error.to_string()))?;
     read.warnings.into_iter().for_each(|text| call.warn(text));
     let mut object = read.value;
     keep_reset(value, &mut object);

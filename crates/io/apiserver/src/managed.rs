@@ -107,7 +107,9 @@ fn with<T>(server: &Server, call: &Call, served: Served, run: impl FnOnce(Subjec
         convert: &convert,
         reset: &reset,
     };
-    let (manager, now) = (manager(call), time::seconds(server.clock.now()));
+    // Kubernetes records no time for who scaled.
+    let now = if call.info.subresource == "scale" { String::new() } else { time::seconds(server.clock.now()) };
+    let manager = manager(call);
     run(subject, Writer { manager: &manager, subresource: &call.info.subresource, time: &now })
 }
 

@@ -95,7 +95,7 @@ impl Patch {
             "application/merge-patch+json" => Kind::Merge,
             "application/strategic-merge-patch+json" => Kind::Strategic,
             managed::APPLY => Kind::Apply,
-            _ => return Err(answer::unsupported_media_type(&OFFERS)),
+            _ => return Err(unsupported()),
         };
         managed::check_options(call)?;
         let body = match kind {
@@ -147,22 +147,28 @@ fn unfit(error: &JsonPatchError) -> Status {
     match error {
         JsonPatchError::Form => Status::bad_request(error.to_string()),
         JsonPatchError::TooMany(_) => Status::new(413, "RequestEntityTooLarge", error.to_string()),
-        _ => Status::new(
-            422,
-            "Invalid",
-            format!("the server rejected our request due to an error in our request: {error}"),
-        ),
+        _ => rejected(),
     }
+}
+
+/// Kubernetes does not tell clients what of a patch did not apply.
+fn rejected() -> Status {
+    let mut status = Status::new(422, "Invalid", "the server rejected our request due to an error in our request");
+    status.details = Some(Box::default());
+    status
+}
+
+/// A media type that no kind of the table takes for a patch is refused before the patch is looked at.
+fn unsupported() -> Status {
+    let mut status = Status::new(415, "UnsupportedMediaType", "415: Unsupported Media Type");
+    status.details = Some(Box::default());
+    status
 }
 
 fn refused(error: StrategicPatchError) -> Status {
     match error {
         StrategicPatchError::Unfit(message) => Status::new(500, "", message),
-        StrategicPatchError::ListOfLists => Status::new(
-            422,
-            "Invalid",
-            format!("the server rejected our request due to an error in our request: {error}"),
-        ),
+        StrategicPatchError::ListOfLists => rejected(),
         _ => Status::bad_request(error.to_string()),
     }
 }

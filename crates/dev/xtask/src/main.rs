@@ -1,5 +1,6 @@
 //! Developer commands: `cargo xtask COMMAND`.
 
+mod bench;
 mod gen_schema;
 mod layers;
 mod licences;
@@ -21,6 +22,12 @@ enum Command {
     Check,
     /// Writes the schema table again from its pinned inputs
     GenSchema,
+    /// Measures the release binary, alone or beside a peer; `cargo xtask bench --help` tells the options
+    #[command(disable_help_flag = true)]
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -28,6 +35,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Check => check(&root),
         Command::GenSchema => gen_schema::run(&root),
+        Command::Bench { arguments } => bench::run(&root, &arguments),
     }
 }
 

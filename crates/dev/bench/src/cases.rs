@@ -1,0 +1,11 @@
+//! The cases, a file each, in the order in which they are run.
+
+pub mod start;
+
+pub mod idle;
+
+pub mod pods;
+
+pub mod requests;
+
+pub mod scheduling;

@@ -8,6 +8,7 @@ mod service;
 mod shape;
 mod tolerations;
 
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
@@ -22,6 +23,7 @@ pub mod quota;
 pub mod replicaset;
 pub mod root_ca;
 pub mod serviceaccount;
+pub mod statefulset;
 pub mod taint_eviction;
 pub mod ttl_after_finished;
 
@@ -41,7 +43,9 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(replicaset::ReplicaSet),
         Box::new(replicaset::ReplicationController),
         Box::<daemonset::DaemonSet>::default(),
+        Box::new(statefulset::StatefulSet),
         Box::new(job::Job),
+        Box::new(cronjob::CronJob),
         Box::new(endpointslice::EndpointSlice),
         Box::new(endpoints::Endpoints),
         Box::new(namespace::Namespace),

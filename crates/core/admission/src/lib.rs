@@ -5,6 +5,7 @@
 pub mod plugin;
 pub mod plugins;
 mod pods;
+mod signers;
 
 pub use plugin::{Answer, Ask, Charge, Context, Facts, Operation, Plugin, Request, Verdict, forbidden};
 pub use plugins::PLUGINS;

@@ -65,6 +65,8 @@ pub enum Verdict {
 pub enum Ask {
     /// The object as the store has it, past the cache.
     Read { resource: Resource, namespace: String, name: String },
+    /// Whether the writer may also do this.
+    Permit { verb: &'static str, resource: Resource, name: String },
     /// Adds to what a quota counts as used, all of it or nothing.
     Charge(Charge),
 }
@@ -80,6 +82,7 @@ pub struct Charge {
 #[derive(Clone, Debug)]
 pub enum Answer {
     Object(Option<Arc<Object>>),
+    Permitted(bool),
     /// What was refused: the message of an exceeded quota.
     Charged(Result<(), String>),
 }

@@ -2,6 +2,9 @@
 //! when nothing else can refuse. Source: Kubernetes `pkg/kubeapiserver/options/plugins.go`.
 
 mod certificate_approval;
+mod certificate_signing;
+mod certificate_subject;
+mod claim_resize;
 mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
@@ -29,8 +32,11 @@ pub static PLUGINS: &[&dyn Plugin] = &[
     &default_toleration_seconds::DefaultTolerationSeconds,
     &default_storage_class::DefaultStorageClass,
     &storage_object_in_use::StorageObjectInUseProtection,
+    &claim_resize::PersistentVolumeClaimResize,
     &runtime_class::RuntimeClass,
-    &certificate_approval::CertificateSubjectRestriction,
+    &certificate_approval::CertificateApproval,
+    &certificate_signing::CertificateSigning,
+    &certificate_subject::CertificateSubjectRestriction,
     &default_ingress_class::DefaultIngressClass,
     &resource_quota::ResourceQuota,
 ];

@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
+use coracle_access::Attributes;
 use coracle_admission::{Answer, Ask, Charge, Context, Facts, PLUGINS, Plugin, Request, Verdict};
 use coracle_cache::LocalView;
 use coracle_cache::store::TxnResponse;
 use coracle_kinds::Kind;
-use coracle_meta::{Object, Quantity, Resource, Status, Value};
+use coracle_meta::{Object, Quantity, Resource, Status, User, Value};
 use coracle_reconcile::View;
 
+use crate::authorise::decide;
 use crate::call::Served;
 use crate::server::Server;
 use crate::store;
@@ -47,7 +49,7 @@ pub async fn mutate(server: &Server, request: &Request<'_>, object: &mut Value, 
             match plugin.mutate(request, object, &context) {
                 Verdict::Admit | Verdict::Mutate => break,
                 Verdict::Deny(status) => return Err(status),
-                Verdict::Ask(ask) => answer(server, *plugin, ask, &mut answers, mode).await?,
+                Verdict::Ask(ask) => answer(server, (*plugin, request.user), ask, &mut answers, mode).await?,
             }
         }
     }
@@ -64,7 +66,7 @@ pub async fn validate(server: &Server, request: &Request<'_>, object: &Value, mo
             match plugin.validate(request, object, &context) {
                 Verdict::Admit | Verdict::Mutate => break,
                 Verdict::Deny(status) => return Err(status),
-                Verdict::Ask(ask) => answer(server, *plugin, ask, &mut answers, mode).await?,
+                Verdict::Ask(ask) => answer(server, (*plugin, request.user), ask, &mut answers, mode).await?,
             }
         }
     }
@@ -73,7 +75,7 @@ pub async fn validate(server: &Server, request: &Request<'_>, object: &Value, mo
 
 async fn answer(
     server: &Server,
-    plugin: &dyn Plugin,
+    (plugin, user): (&dyn Plugin, &User),
     ask: Ask,
     answers: &mut Vec<Answer>,
     mode: Mode,
@@ -86,6 +88,10 @@ async fn answer(
             let kind = known(&resource)?;
             let cache = server.resource(kind).await?;
             Answer::Object(cache.get_fresh(&namespace, &name).await.map_err(store::failed)?)
+        }
+        Ask::Permit { verb, resource, name } => {
+            let asked = Attributes { name: &name, ..Attributes::of(user, verb, &resource) };
+            Answer::Permitted(decide(server, &asked).is_allowed())
         }
         Ask::Charge(_) if mode == Mode::DryRun => Answer::Charged(Ok(())),
         Ask::Charge(charge) => Answer::Charged(pay(server, &charge).await?),

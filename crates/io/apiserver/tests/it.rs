@@ -329,6 +329,34 @@ async fn bodies_may_be_yaml() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn configurations_are_applied_and_owners_asked() {
+    let fixture = fixture().await;
+    let apply = async |manager: &str, data: Value| {
+        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data});
+        let request = http::Request::patch(format!("{MAPS}/a?fieldManager={manager}"))
+            .header("content-type", "application/apply-patch+yaml")
+            .body(body.to_string().into());
+        let (code, text) = fixture.send(Caller::Local(Identity::admin()), request.unwrap()).await;
+        (code, serde_json::from_str::<Value>(&text).unwrap())
+    };
+    let (code, made) = apply("one", json!({"x": "1", "y": "1"})).await;
+    assert_eq!((code, &made["metadata"]["managedFields"][0]["manager"]), (201, &json!("one")));
+    let (code, again) = apply("one", json!({"x": "1", "y": "1"})).await;
+    assert_eq!((code, again), (200, made));
+    let (code, refused) = apply("two", json!({"x": "2"})).await;
+    assert_eq!(code, 409, "{refused:#}");
+    assert_eq!(refused["message"], "Apply failed with 1 conflict: conflict with \"one\": .data.x");
+    assert_eq!(refused["details"]["causes"][0]["reason"], "FieldManagerConflict");
+    let (_, left) = apply("one", json!({"x": "1"})).await;
+    assert_eq!(left["data"], json!({"x": "1"}));
+    let changed = fixture.ok("PATCH", &format!("{MAPS}/a?fieldManager=three"), &json!({"data": {"z": "3"}})).await;
+    assert_eq!(changed["metadata"]["managedFields"][1]["fieldsV1"], json!({"f:data": {"f:z": {}}}));
+    let reset = fixture.ok("PATCH", &format!("{MAPS}/a"), &json!({"metadata": {"managedFields": []}})).await;
+    assert!(reset["metadata"]["managedFields"].is_null());
+    fixture.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_certificate_names_its_user_over_tls() {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
     let fixture = fixture().await;

@@ -8,6 +8,7 @@ mod service;
 mod shape;
 mod tolerations;
 
+pub mod cluster_role_aggregation;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
@@ -50,6 +51,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(endpoints::Endpoints),
         Box::new(namespace::Namespace),
         Box::new(serviceaccount::ServiceAccount),
+        Box::new(cluster_role_aggregation::ClusterRoleAggregation),
         Box::new(root_ca::RootCaPublisher { certificate: settings.root_ca.clone() }),
         Box::new(node_lifecycle::NodeLifecycle::default()),
         Box::new(taint_eviction::TaintEviction),

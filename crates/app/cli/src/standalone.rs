@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use coracle_config::{Config, Settings};
 use coracle_linux::zygote::Zygote;
 use coracle_node::standalone::apiserver::{self, Datastore};
-use coracle_node::standalone::deciders::{self, ControllerOptions, Credentials};
+use coracle_node::standalone::deciders::{self, ControllerOptions, Credentials, LeaderElection};
 use coracle_node::standalone::kubelet::{self, ServingFiles};
 use coracle_node::standalone::network::{self, ProxyOptions};
 use coracle_node::standalone::{StandaloneError, dev_pki};
@@ -22,7 +22,7 @@ pub enum Component {
     /// Serve the Kubernetes API
     Apiserver(ApiServer),
     /// Assign pods to nodes
-    Scheduler(Access),
+    Scheduler(Scheduler),
     /// Run every built-in controller
     ControllerManager(ControllerManager),
     /// Run the pods of this node
@@ -41,6 +41,22 @@ pub struct Access {
     /// How the API server is reached, and as whom
     #[arg(long, value_name = "FILE")]
     kubeconfig: PathBuf,
+}
+
+/// For components of which one of several decides.
+#[derive(Args)]
+pub struct Leading {
+    /// Decide only while holding the component's Lease in kube-system
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    leader_elect: bool,
+}
+
+#[derive(Args)]
+pub struct Scheduler {
+    #[command(flatten)]
+    access: Access,
+    #[command(flatten)]
+    leading: Leading,
 }
 
 #[derive(Args)]
@@ -82,6 +98,8 @@ pub struct ControllerManager {
     /// Whether each controller acts under a service account of its own
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     use_service_account_credentials: bool,
+    #[command(flatten)]
+    leading: Leading,
 }
 
 #[derive(Args)]
@@ -168,7 +186,9 @@ pub struct DevPki {
 pub fn run(component: Component, zygote: Option<coracle_linux::Result<Zygote>>) -> Result<()> {
     match component {
         Component::Apiserver(arguments) => serve(|| apiserver::run(arguments.options(), say)),
-        Component::Scheduler(access) => serve(|| deciders::scheduler(&access.kubeconfig, say)),
+        Component::Scheduler(Scheduler { access, leading }) => {
+            serve(|| deciders::scheduler(&access.kubeconfig, leading.election(), say))
+        }
         Component::ControllerManager(arguments) => {
             let options = arguments.options();
             serve(|| deciders::controllers(&options, say))
@@ -202,6 +222,12 @@ fn serve<F: Future<Output = Result<(), StandaloneError>>>(component: impl FnOnce
     Ok(result?)
 }
 
+impl Leading {
+    fn election(&self) -> LeaderElection {
+        if self.leader_elect { LeaderElection::On } else { LeaderElection::Off }
+    }
+}
+
 impl ApiServer {
     fn options(self) -> apiserver::Options {
         let datastore = match self.data_dir {
@@ -229,7 +255,8 @@ impl ControllerManager {
             true => Credentials::ServiceAccounts,
             false => Credentials::Shared,
         };
-        ControllerOptions { kubeconfig: self.access.kubeconfig, root_ca: self.root_ca, credentials }
+        let election = self.leading.election();
+        ControllerOptions { kubeconfig: self.access.kubeconfig, root_ca: self.root_ca, credentials, election }
     }
 }
 

@@ -4,9 +4,11 @@
 pub mod catalog;
 pub mod driver;
 pub mod execute;
+pub mod leader;
 pub mod queue;
 pub mod recorder;
 pub mod scheduler;
 
 pub use driver::{Clients, Driver, run_controllers};
+pub use leader::Election;
 pub use scheduler::run_scheduler;

@@ -30,6 +30,9 @@ fn components_run_apart_over_https_on_an_etcd() {
     for account in ["deployment-controller", "replicaset-controller", "endpointslice-controller"] {
         parts.kubectl(&format!("-n kube-system get serviceaccount {account}"));
     }
+    for lease in ["kube-scheduler", "kube-controller-manager"] {
+        parts.kubectl(&format!("-n kube-system get lease {lease}"));
+    }
     parts.stop();
     assert_eq!(traces(NAME, &parts.folder), Vec::<String>::new(), "left in the kernel");
 }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coracle_client::Client;
-use coracle_controld::Clients;
+use coracle_controld::{Clients, Election};
 use coracle_controllers::Settings;
 use coracle_meta::Resource;
-use coracle_rt::{Clock, Scope};
+use coracle_rt::{Clock, Dice, Scope};
 
 use super::account::Accounts;
 use super::{Remote, StandaloneError, read, until_signal};
@@ -16,18 +16,71 @@ use super::{Remote, StandaloneError, read, until_signal};
 const SCHEDULER_READS: [Resource; 3] =
     [Resource::new("", "namespaces"), Resource::new("", "nodes"), Resource::new("", "pods")];
 
+/// Whether a component decides only while it holds its Lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaderElection {
+    On,
+    Off,
+}
+
 /// Schedules until a signal, as `system:kube-scheduler` or whom else the kubeconfig says.
-pub async fn scheduler(kubeconfig: &Path, tell: impl Fn(&str)) -> Result<(), StandaloneError> {
+pub async fn scheduler(
+    kubeconfig: &Path,
+    election: LeaderElection,
+    tell: impl Fn(&str),
+) -> Result<(), StandaloneError> {
     let scope = Scope::root();
     let remote = Remote::open(&scope, kubeconfig)?;
-    let start = async {
+    let gate = Gate::new(election, "kube-scheduler", kubeconfig)?;
+    gate.guard(&scope, async {
         remote.view.synced(&SCHEDULER_READS).await;
         let scope = scope.child("scheduler");
         coracle_controld::run_scheduler(&scope, remote.view.clone(), remote.client.clone(), Clock::system());
         tell("✓ scheduler");
-        std::future::pending().await
-    };
-    tokio::select! { () = start => Ok(()), ended = until_signal(&scope) => ended }
+    })
+    .await
+}
+
+/// Lets a component decide while it leads.
+struct Gate {
+    name: &'static str,
+    election: Option<Election>,
+}
+
+impl Gate {
+    /// The election has connections of its own: it lets go of its Lease when all else has ended.
+    fn new(election: LeaderElection, name: &'static str, kubeconfig: &Path) -> Result<Gate, StandaloneError> {
+        if election == LeaderElection::Off {
+            return Ok(Gate { name, election: None });
+        }
+        let client = Remote::open(&Scope::root(), kubeconfig)?.client;
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let identity = format!("{}_{}", host.trim(), Dice::system().uuid());
+        Ok(Gate { name, election: Some(Election::new(client, name, identity, Clock::system())) })
+    }
+
+    /// Starts the component once it leads, and stays until a signal or until the lead is lost.
+    async fn guard(self, scope: &Scope, start: impl Future<Output = ()>) -> Result<(), StandaloneError> {
+        let Gate { name, election: Some(mut election) } = self else {
+            let started = async {
+                start.await;
+                std::future::pending().await
+            };
+            return tokio::select! { ended = started => ended, ended = until_signal(scope) => ended };
+        };
+        let led = async {
+            election.won().await;
+            let renewed = election.lost();
+            tokio::pin!(renewed);
+            tokio::select! { () = start => renewed.await, () = &mut renewed => () }
+            Err(StandaloneError::LostLead(name))
+        };
+        let ended = tokio::select! { lost = led => lost, ended = until_signal(scope) => ended };
+        if !matches!(ended, Err(StandaloneError::LostLead(_))) {
+            election.release().await;
+        }
+        ended
+    }
 }
 
 /// Under whom controllers write.
@@ -44,6 +97,7 @@ pub struct ControllerOptions {
     /// PEM of the authority of the API server's certificate, published in every namespace.
     pub root_ca: PathBuf,
     pub credentials: Credentials,
+    pub election: LeaderElection,
 }
 
 /// Runs every controller until a signal.
@@ -63,8 +117,12 @@ pub async fn controllers(options: &ControllerOptions, tell: impl Fn(&str)) -> Re
             Arc::new(move |name| accounts.client(name))
         }
     };
-    let controllers = coracle_controllers::all(&settings);
-    tell(&format!("✓ {} controllers", controllers.len()));
-    coracle_controld::run_controllers(&scope.child("controller-manager"), remote.view.clone(), clients, controllers);
-    until_signal(&scope).await
+    let gate = Gate::new(options.election, "kube-controller-manager", &options.kubeconfig)?;
+    gate.guard(&scope, async {
+        let controllers = coracle_controllers::all(&settings);
+        tell(&format!("✓ {} controllers", controllers.len()));
+        let scope = scope.child("controller-manager");
+        coracle_controld::run_controllers(&scope, remote.view.clone(), clients, controllers);
+    })
+    .await
 }

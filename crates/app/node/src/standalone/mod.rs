@@ -61,6 +61,8 @@ pub enum StandaloneError {
     Range { setting: &'static str, value: String },
     #[error("a component failed; run with CORACLE_LOG=info to see which")]
     Component,
+    #[error("the Lease kube-system/{0} was lost to another process")]
+    LostLead(&'static str),
     #[error("some work did not finish in time")]
     Late,
 }

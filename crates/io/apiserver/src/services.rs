@@ -50,7 +50,7 @@ pub async fn claim<'a>(
             service.remove(&["spec", key]);
         }
         if let Some(old) = old {
-            release(server, kind, old, &mut claim.more);
+            release(kind, old, &mut claim.more);
         }
         return Ok(claim);
     }
@@ -62,10 +62,11 @@ pub async fn claim<'a>(
 }
 
 /// Gives a deleted Service's addresses back with the transaction that deletes it.
-pub fn release(server: &Server, kind: &Kind, service: &Value, txn: &mut Txn) {
+pub fn release(kind: &Kind, service: &Value, txn: &mut Txn) {
     let Some(addresses) = coracle_kinds::find(&ADDRESSES).filter(|_| kind.resource() == SERVICES) else { return };
     let ips = service.list_at(&["spec", "clusterIPs"]).iter().filter_map(Value::as_str);
-    for ip in ips.filter(|ip| *ip != "None" && server.view.get(&ADDRESSES, "", ip).is_some()) {
+    // The view may not have seen the address yet; deleting none is no change.
+    for ip in ips.filter(|ip| *ip != "None") {
         txn.then.push(Op::Delete { key: key(addresses, "", ip) });
     }
 }

@@ -243,7 +243,11 @@ async fn services_take_addresses_and_give_them_back() {
 async fn quotas_are_charged_and_refuse() {
     let fixture = fixture().await;
     let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "1"}}});
-    fixture.ok("POST", "/api/v1/namespaces/default/resourcequotas", &quota).await;
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let made = fixture.ok("POST", quotas, &quota).await;
+    // Admission sees quotas as the watch cache has them: a read of that version waits for it.
+    let version = made["metadata"]["resourceVersion"].as_str().unwrap();
+    fixture.get(&format!("{quotas}/q?resourceVersion={version}")).await;
     fixture.ok("POST", PODS, &pod("a")).await;
     let (code, refused) = fixture.call("POST", PODS, &pod("b")).await;
     let words = "pods \"b\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1";

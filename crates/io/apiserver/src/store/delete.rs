@@ -130,7 +130,7 @@ async fn attempt(
     let bytes = match waits {
         Wait::Gone => {
             txn.then = vec![Op::Delete { key }];
-            services::release(server, kind, &object, &mut txn);
+            services::release(kind, &object, &mut txn);
             None
         }
         Wait::Known if !changed => return Ok(Some(Written { object: current.clone(), deed: Deed::Unchanged })),

@@ -90,7 +90,7 @@ async fn attempt(
     };
     claim.join(&mut txn);
     if goes {
-        services::release(server, kind, &old, &mut txn);
+        services::release(kind, &old, &mut txn);
     }
     match server.cache.store.txn(txn).await.map_err(store_failed)? {
         TxnResponse::Done { revision } => Ok(Some(Written { object: object(revision)?, deed })),

@@ -211,6 +211,9 @@ async fn finalizers_hold_and_namespaces_end() {
     assert_eq!(made["spec"]["finalizers"], json!(["kubernetes"]));
     let going = fixture.ok("DELETE", "/api/v1/namespaces/x", &Value::Null).await;
     assert_eq!(going["status"]["phase"], "Terminating");
+    // Admission sees namespaces as the watch cache has them.
+    let version = going["metadata"]["resourceVersion"].as_str().unwrap();
+    fixture.get(&format!("/api/v1/namespaces/x?resourceVersion={version}")).await;
     let (code, refused) = fixture.call("POST", "/api/v1/namespaces/x/configmaps", &config_map("a")).await;
     assert_eq!((code, &refused["details"]["causes"][0]["reason"]), (403, &json!("NamespaceTerminating")));
     let mut done = going;

@@ -15,6 +15,9 @@ pub struct Comparison {
     pub added: Set,
 }
 
+/// A list's elements with what tells them apart.
+type Named<'v> = &'v [(Element, &'v Value)];
+
 impl Comparison {
     pub fn without(self, fields: &Set) -> Comparison {
         Comparison {
@@ -83,7 +86,7 @@ impl<'a> Types<'a> {
     fn list_difference(
         self,
         element: Place<'a>,
-        (left, right): (&[(Element, &Value)], &[(Element, &Value)]),
+        (left, right): (Named<'_>, Named<'_>),
         path: &mut Vec<Element>,
         out: &mut Comparison,
     ) -> Result<(), String> {

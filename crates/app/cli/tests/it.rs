@@ -1,9 +1,13 @@
 //! The real binary and the real kubectl: a cluster is started, used as its users would, killed, taken over and removed.
 //! Needs root, overlayfs and kubectl, and fails where one is missing.
 
+#[path = "it/busybox.rs"]
+mod busybox;
 #[path = "it/cluster.rs"]
 mod cluster;
 #[path = "it/standalone.rs"]
 mod standalone;
+#[path = "it/pods.rs"]
+mod pods;
 #[path = "it/tour.rs"]
 mod tour;

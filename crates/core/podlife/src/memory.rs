@@ -190,7 +190,7 @@ impl ContainerMemory {
                 self.pull_delay_seconds
             }
             FailureKind::Config | FailureKind::Other => CONFIG_RETRY_SECONDS,
-            FailureKind::Run => self.crash_delay_seconds.max(BACK_OFF_FIRST_SECONDS),
+            FailureKind::Run => self.start_delay_seconds(),
         };
         self.failure = Some(failure.clone());
         self.failed_at = Some(now);
@@ -217,6 +217,11 @@ impl ContainerMemory {
 
     pub fn crash_delay_seconds(&self) -> i64 {
         self.crash_delay_seconds
+    }
+
+    /// How long a container that could not be started has to wait.
+    pub fn start_delay_seconds(&self) -> i64 {
+        self.crash_delay_seconds.max(BACK_OFF_FIRST_SECONDS)
     }
 
     /// A container that has ended is being started again: the next wait is longer.

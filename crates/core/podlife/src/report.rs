@@ -15,8 +15,8 @@ use crate::phase::{Course, phase};
 use crate::plan::{Plan, full_name, is_terminal, needs_ip, reported_phase};
 use crate::policy::wants_start;
 
-/// How long a failed pull shows as such before it shows as backing off.
-const PULL_ERROR_SHOWN_SECONDS: i64 = 2;
+/// How long a failed pull or start shows as such before it shows as backing off.
+const ERROR_SHOWN_SECONDS: i64 = 2;
 
 pub(crate) fn report(plan: &mut Plan<'_>) -> PodStatus {
     let old = plan.pod().status.clone().unwrap_or_default();
@@ -141,7 +141,7 @@ fn of_instance(
                 running: Some(ContainerStateRunning { started_at: Some(Time(whole_seconds(*started_at))) }),
                 ..ContainerState::default()
             }),
-            _ => terminated(newest),
+            _ => remembered(terminated(newest), old),
         },
         last_state: Some(last_state.unwrap_or_default()),
         restart_count: i32::try_from(newest.attempt).unwrap_or(i32::MAX),
@@ -150,6 +150,19 @@ fn of_instance(
         image_id: newest.image_id.clone(),
         ..blank(container)
     }
+}
+
+/// The message that a container left goes with its pod's files; once reported it is kept.
+fn remembered(state: Option<ContainerState>, old: Option<&ContainerStatus>) -> Option<ContainerState> {
+    let mut state = state?;
+    let before = old.and_then(|old| old.state.as_ref()).and_then(|state| state.terminated.as_ref());
+    if let (Some(end), Some(before)) = (&mut state.terminated, before)
+        && end.container_id == before.container_id
+        && end.message.is_none()
+    {
+        end.message = before.message.clone();
+    }
+    Some(state)
 }
 
 /// No instance is left. What ended stays ended; what ran has vanished and counts as ended with an unknown result.
@@ -220,27 +233,33 @@ fn reason_to_wait(plan: &mut Plan<'_>, container: &Container) -> Option<(String,
     let memory = plan.memory.containers.get(&container.name)?;
     if let Some(failure) = &memory.failure {
         let failed_at = memory.failed_at.unwrap_or(now);
-        let shown_until = failed_at + SignedDuration::from_secs(PULL_ERROR_SHOWN_SECONDS);
-        if failure.kind != FailureKind::Pull || failure.reason != "ErrImagePull" {
-            return Some((failure.reason.clone(), failure.message.clone()));
-        }
-        if now < shown_until {
+        let shown_until = failed_at + SignedDuration::from_secs(ERROR_SHOWN_SECONDS);
+        let backs_off = matches!(failure.reason.as_str(), "ErrImagePull" | "RunContainerError" | "PostStartHookError");
+        if !backs_off || now < shown_until {
             let told = (failure.reason.clone(), failure.message.clone());
-            plan.wake(shown_until);
+            if backs_off {
+                plan.wake(shown_until);
+            }
             return Some(told);
+        }
+        if failure.kind != FailureKind::Pull {
+            return Some(crash_loop(plan, container, memory.start_delay_seconds()));
         }
         let message = format!("Back-off pulling image \"{}\": ErrImagePull: {}", image_of(container), failure.message);
         return Some(("ImagePullBackOff".to_owned(), message));
     }
     memory.crash_wait(newest, now)?;
-    let seconds = memory.crash_delay_seconds();
+    Some(crash_loop(plan, container, memory.crash_delay_seconds()))
+}
+
+fn crash_loop(plan: &Plan<'_>, container: &Container, seconds: i64) -> (String, String) {
     let message = format!(
         "back-off {} restarting failed container={} pod={}",
         go_duration(seconds),
         container.name,
         full_name(plan.pod())
     );
-    Some(("CrashLoopBackOff".to_owned(), message))
+    ("CrashLoopBackOff".to_owned(), message)
 }
 
 fn reported<'a>(plan: &Plan<'a>, kind: ContainerKind, name: &str) -> Option<&'a ContainerStatus> {

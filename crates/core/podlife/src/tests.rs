@@ -165,6 +165,33 @@ fn a_pull_that_fails_shows_as_such_and_then_backs_off() {
 }
 
 #[test]
+fn a_start_that_fails_shows_as_such_and_then_as_a_crash_loop() {
+    let mut world = one("Always");
+    let failure = Failure { kind: FailureKind::Run, reason: "RunContainerError".into(), message: "no file".into() };
+    world.memory.finish(&start("c", 0), &Outcome::Failed(failure), world.now);
+    world.ends("c", 0, 128);
+    assert_eq!(waiting_reason(&world.step()), "RunContainerError");
+    assert_eq!(waiting_reason(&world.pass(3).step()), "CrashLoopBackOff");
+    assert_eq!(world.pass(8).step().actions, [start("c", 1)]);
+}
+
+#[test]
+fn the_message_of_an_end_is_kept_when_its_file_is_gone() {
+    let mut world = one("Never");
+    let ends = |message: &str| RunState::Exited {
+        code: 1,
+        reason: String::new(),
+        message: message.into(),
+        started_at: Timestamp::UNIX_EPOCH,
+        finished_at: Timestamp::UNIX_EPOCH,
+    };
+    world.is("c", 0, ends("said why")).step();
+    let status = world.is("c", 0, ends("")).step().status;
+    let state = status.container_statuses.unwrap().remove(0).state.unwrap();
+    assert_eq!(state.terminated.unwrap().message.as_deref(), Some("said why"));
+}
+
+#[test]
 fn probes_gate_readiness_and_condemn() {
     let mut world = World::new(json!({"containers": [{"name": "c",
         "readinessProbe": {"periodSeconds": 5}, "livenessProbe": {"failureThreshold": 2, "periodSeconds": 5,

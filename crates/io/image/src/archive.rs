@@ -230,7 +230,8 @@ mod tests {
     fn docker_archive(layers: &[&[u8]], stored: &[&[u8]]) -> Vec<u8> {
         let names: Vec<String> = (0..layers.len()).map(|n| format!("{n}/layer.tar")).collect();
         let manifest =
-            serde_json::to_vec(&serde_json::json!([{"Config": "c.json", "RepoTags": ["web:1"], "Layers": names}])).unwrap();
+            serde_json::to_vec(&serde_json::json!([{"Config": "c.json", "RepoTags": ["web:1"], "Layers": names}]))
+                .unwrap();
         let config = configuration(layers);
         let mut entries: Vec<(EntryType, &str, &[u8])> =
             vec![(EntryType::Regular, "c.json", &config), (EntryType::Regular, "manifest.json", &manifest)];
@@ -256,7 +257,10 @@ mod tests {
         let layers = store.layers(&image);
         assert!(fs::symlink_metadata(layers[0].join("deep/in")).unwrap().file_type().is_char_device());
         let file = fs::metadata(layers[1].join("etc/passwd")).unwrap();
-        assert_eq!((file.uid(), file.gid(), file.mode() & 0o777, file.mtime(), file.nlink()), (12, 34, 0o640, 1_000_000, 2));
+        assert_eq!(
+            (file.uid(), file.gid(), file.mode() & 0o777, file.mtime(), file.nlink()),
+            (12, 34, 0o640, 1_000_000, 2)
+        );
         assert_eq!(fs::metadata(layers[1].join("etc")).unwrap().mode() & 0o777, 0o750);
         assert_eq!(fs::read_link(layers[1].join("link")).unwrap(), Path::new("/etc/passwd"));
         assert_eq!(store.identity(&image, "").unwrap().uid, 0);
@@ -271,7 +275,8 @@ mod tests {
         let layer = tar(&[(EntryType::Regular, "file", b"content")]);
         let (packed, config) = (gzip(&layer), configuration(&[&layer]));
         let describe = |bytes: &[u8]| serde_json::json!({"digest": unpack::digest(bytes), "size": bytes.len()});
-        let manifest = serde_json::json!({"schemaVersion": 2, "config": describe(&config), "layers": [describe(&packed)]});
+        let manifest =
+            serde_json::json!({"schemaVersion": 2, "config": describe(&config), "layers": [describe(&packed)]});
         let manifest = serde_json::to_vec(&manifest).unwrap();
         let mut entry = describe(&manifest);
         entry["annotations"] = serde_json::json!({"io.containerd.image.name": "localhost:5000/a:2"});

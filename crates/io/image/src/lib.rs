@@ -1,10 +1,10 @@
 //! Images: taken from archives, from a registry or from a program on this machine, verified, unpacked once per layer
 //! and offered as folders to mount. It knows the image formats and registries; it knows nothing of pods or containers.
 
-pub mod reference;
-pub mod config;
-pub mod store;
 pub mod archive;
+pub mod config;
+pub mod reference;
+pub mod store;
 pub mod unpack;
 pub mod users;
 
@@ -17,9 +17,17 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{what}")]
-    Io { what: String, #[source] source: std::io::Error },
+    Io {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("{what} is not valid JSON")]
-    Json { what: String, #[source] source: serde_json::Error },
+    Json {
+        what: String,
+        #[source]
+        source: serde_json::Error,
+    },
     #[error("couldn't parse image name {reference:?}: {reason}")]
     Reference { reference: String, reason: &'static str },
     #[error("{0} is neither an OCI layout nor a docker archive")]

@@ -204,9 +204,16 @@ impl Store {
     }
 
     /// Enters an image whose layers are all here. `manifest` is its manifest's digest.
-    pub fn add(&self, names: &[Reference], manifest: Option<&str>, configuration: &[u8], pinned: bool) -> Result<Arc<Image>> {
+    pub fn add(
+        &self,
+        names: &[Reference],
+        manifest: Option<&str>,
+        configuration: &[u8],
+        pinned: bool,
+    ) -> Result<Arc<Image>> {
         let id = unpack::digest(configuration);
-        let parsed: Configuration = serde_json::from_slice(configuration).context(|| "the image's configuration".into())?;
+        let parsed: Configuration =
+            serde_json::from_slice(configuration).context(|| "the image's configuration".into())?;
         if let Some(missing) = parsed.rootfs.diff_ids.iter().find(|diff_id| !self.has_layer(diff_id)) {
             return Err(Error::Missing { what: format!("layer {missing}") });
         }

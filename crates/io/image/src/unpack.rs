@@ -101,7 +101,12 @@ pub fn layer(source: impl Read, into: &Path) -> Result<(String, u64)> {
     Ok((diff_id, bytes))
 }
 
-fn unpack<R: Read>(root: &File, entry: &mut Entry<'_, R>, name: &Path, folders: &mut Vec<(PathBuf, u64)>) -> io::Result<()> {
+fn unpack<R: Read>(
+    root: &File,
+    entry: &mut Entry<'_, R>,
+    name: &Path,
+    folders: &mut Vec<(PathBuf, u64)>,
+) -> io::Result<()> {
     let mut parts: Vec<&OsStr> = Vec::new();
     for component in name.components() {
         match component {
@@ -144,12 +149,8 @@ fn make<R: Read>(root: &File, kind: EntryType, entry: &mut Entry<'_, R>, path: &
     let missing = || io::Error::other("a link without a target");
     match kind {
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .custom_flags(libc_nofollow())
-                .open(path)?;
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc_nofollow()).open(path)?;
             io::copy(entry, &mut file)?;
             file.flush()?;
         }

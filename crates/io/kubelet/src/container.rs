@@ -106,7 +106,7 @@ impl Start<'_> {
             mounts.push(cri::Mount {
                 container_path: absolute(&mount.mount_path),
                 host_path,
-                readonly: mount.read_only == Some(true),
+                readonly: mount.read_only == Some(true) || volumes::is_read_only(self.pod, &mount.name),
                 propagation: match mount.mount_propagation.as_deref() {
                     Some("HostToContainer") => cri::MountPropagation::PropagationHostToContainer as i32,
                     Some("Bidirectional") => cri::MountPropagation::PropagationBidirectional as i32,

@@ -20,7 +20,14 @@ pub(crate) async fn ensure_image(
     let name = container.image.clone().unwrap_or_default();
     let spec = image_spec(&name);
     let present = node.runtime.image_status(spec.clone()).await.map_err(|status| {
-        failure("ImageInspectError", format!("Failed to inspect image \"{name}\": {}", status.message()))
+        let (reason, message) = match status.code() {
+            tonic::Code::InvalidArgument => {
+                ("InvalidImageName", format!("Failed to apply default image tag \"{name}\": {}", status.message()))
+            }
+            _ => ("ImageInspectError", format!("Failed to inspect image \"{name}\": {}", status.message())),
+        };
+        recorder.note(Severity::Warning, "InspectFailed", &message, Some(&container.name));
+        failure(reason, message)
     })?;
     let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
     match (present, policy) {

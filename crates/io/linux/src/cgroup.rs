@@ -68,7 +68,8 @@ impl Layout {
     }
 
     fn parse(table: &str) -> Layout {
-        let known = ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "name=systemd"];
+        let known =
+            ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "name=systemd"];
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         for line in table.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
@@ -191,7 +192,8 @@ impl Group {
                 set(&folder.join("cpu.cfs_quota_us"), &quota.to_string())?;
             }
         }
-        if let (Some(folder), Some(bytes)) = (self.folder_of("memory"), limits.memory_bytes.filter(|bytes| *bytes != 0)) {
+        if let (Some(folder), Some(bytes)) = (self.folder_of("memory"), limits.memory_bytes.filter(|bytes| *bytes != 0))
+        {
             set(&folder.join("memory.limit_in_bytes"), &bytes.to_string())?;
         }
         if let (Some(folder), Some(count)) = (self.folder_of("pids"), limits.pids_max.filter(|count| *count != 0)) {
@@ -232,7 +234,8 @@ impl Group {
     }
 
     pub fn usage(&self) -> Usage {
-        let number = |path: PathBuf| fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let number =
+            |path: PathBuf| fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
         let mut usage = Usage::default();
         if let Some(folder) = self.folder_of("cpuacct") {
             usage.cpu_ns = number(folder.join("cpuacct.usage"));
@@ -375,7 +378,8 @@ fn inherit_cpuset(parent: &Path, child: &Path) {
 
 fn fields(file: &Path) -> BTreeMap<String, u64> {
     let text = fs::read_to_string(file).unwrap_or_default();
-    let parse = |line: &str| line.split_once(' ').and_then(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
+    let parse =
+        |line: &str| line.split_once(' ').and_then(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
     text.lines().filter_map(parse).collect()
 }
 

@@ -110,7 +110,8 @@ fn wait_for_go(mut control: &UnixStream) -> Result<()> {
 fn connect_streams(process: &ProcessPlan, stdio: Stdio, control: &UnixStream) -> Result<Option<PathBuf>> {
     let what = || "connecting the standard streams".to_owned();
     if process.terminal {
-        let master = fs::File::options().read(true).write(true).open("/dev/ptmx").context(|| "opening /dev/ptmx".into())?;
+        let master =
+            fs::File::options().read(true).write(true).open("/dev/ptmx").context(|| "opening /dev/ptmx".into())?;
         let peer = sys::terminal_peer(master.as_fd()).context(|| "opening the terminal".into())?;
         wire::send_with(control, &[TERMINAL], &[master.as_fd()]).context(what)?;
         for target in 0..3 {
@@ -152,7 +153,8 @@ fn become_program(process: &ProcessPlan, filters: &[Vec<u8>]) -> Result<()> {
         load(filters)?;
     }
     let nul = |_| Error::Invalid("an argument or environment variable holds a NUL byte".into());
-    let strings = |list: &[String]| list.iter().map(|text| CString::new(text.as_str()).map_err(nul)).collect::<Result<Vec<_>>>();
+    let strings =
+        |list: &[String]| list.iter().map(|text| CString::new(text.as_str()).map_err(nul)).collect::<Result<Vec<_>>>();
     let (args, env) = (strings(&process.args)?, strings(&process.env)?);
     let program = find_program(process)?;
     let path = CString::new(program.as_os_str().as_encoded_bytes()).map_err(nul)?;
@@ -197,7 +199,8 @@ fn find_program(process: &ProcessPlan) -> Result<PathBuf> {
     }
     let path = process.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
     let path = path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    let executable = |file: &PathBuf| fs::metadata(file).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0);
+    let executable =
+        |file: &PathBuf| fs::metadata(file).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0);
     let found = path.split(':').map(|folder| Path::new(folder).join(name)).find(executable);
     found.ok_or_else(|| Error::Invalid(format!("exec: {name:?}: executable file not found in $PATH")))
 }

@@ -2,28 +2,36 @@
 //! carries them out; it knows nothing of pods' meaning, images or the API. The only crate in which `unsafe` is written,
 //! and in it only `sys`.
 
-pub mod plan;
-pub mod zygote;
-pub mod shim;
-pub mod child;
-pub mod rootfs;
-pub mod cgroup;
 pub mod capability;
-pub mod seccomp;
+pub mod cgroup;
+pub mod child;
 pub mod netlink;
 pub mod netns;
-pub mod wire;
+pub mod plan;
+pub mod rootfs;
+pub mod seccomp;
+pub mod shim;
 pub mod sys;
+pub mod wire;
+pub mod zygote;
 
 /// What failed, in the words of the operation, and why. Crosses a pipe or a socket as its text.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{what}")]
-    Io { what: String, #[source] source: std::io::Error },
+    Io {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("{0}")]
     Invalid(String),
     #[error("{what}")]
-    Json { what: String, #[source] source: serde_json::Error },
+    Json {
+        what: String,
+        #[source]
+        source: serde_json::Error,
+    },
 }
 
 impl Error {

@@ -181,13 +181,14 @@ pub struct ContainerStatus {
 
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = fs::read(path).context(|| format!("reading {}", path.display()))?;
-    serde_json::from_slice(&bytes).map_err(|source| Error::Json { what: format!("decoding {}", path.display()), source })
+    serde_json::from_slice(&bytes)
+        .map_err(|source| Error::Json { what: format!("decoding {}", path.display()), source })
 }
 
 /// Writes the whole value or nothing: readers and crashes never see half of it.
 pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let bytes =
-        serde_json::to_vec(value).map_err(|source| Error::Json { what: format!("encoding {}", path.display()), source })?;
+    let bytes = serde_json::to_vec(value)
+        .map_err(|source| Error::Json { what: format!("encoding {}", path.display()), source })?;
     let beside = path.with_extension("new");
     fs::write(&beside, bytes).context(|| format!("writing {}", beside.display()))?;
     fs::rename(&beside, path).context(|| format!("renaming to {}", path.display()))

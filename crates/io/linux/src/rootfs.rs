@@ -63,7 +63,8 @@ fn open(source: &Path, mount: &MountPlan) -> Result<OwnedFd> {
 /// Enters a mount namespace of its own with the container's root as `/`.
 pub fn enter(plan: &ContainerPlan, mut sources: Sources) -> Result<()> {
     sys::unshare(libc::CLONE_NEWNS).context(|| "making a mount namespace".into())?;
-    sys::mount("", Path::new("/"), "", libc::MS_SLAVE | libc::MS_REC, "").context(|| "detaching from the machine's mounts".into())?;
+    sys::mount("", Path::new("/"), "", libc::MS_SLAVE | libc::MS_REC, "")
+        .context(|| "detaching from the machine's mounts".into())?;
     sources.take_rest(&plan.mounts)?;
     mount_root(&plan.root)?;
     std::env::set_current_dir(&plan.root.target).context(|| format!("entering {}", plan.root.target.display()))?;
@@ -146,13 +147,7 @@ fn overlay_by_layers(root: &RootPlan) -> rustix::io::Result<()> {
     fsconfig_set_flag(overlay.as_fd(), "volatile")?;
     fsconfig_create(overlay.as_fd())?;
     let tree = fsmount(overlay.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    rustix::mount::move_mount(
-        tree.as_fd(),
-        "",
-        rustix::fs::CWD,
-        &root.target,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )
+    rustix::mount::move_mount(tree.as_fd(), "", rustix::fs::CWD, &root.target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 fn apply(mount: &MountPlan, source: Option<OwnedFd>) -> Result<()> {
@@ -165,7 +160,9 @@ fn apply(mount: &MountPlan, source: Option<OwnedFd>) -> Result<()> {
             make_target(target, is_dir).context(what)?;
             sys::move_mount(tree.as_fd(), target).context(what)
         }
-        (MountSource::Bind(_), None) => Err(Error::Invalid(format!("the source of {} was not taken", target.display()))),
+        (MountSource::Bind(_), None) => {
+            Err(Error::Invalid(format!("the source of {} was not taken", target.display())))
+        }
         (MountSource::Filesystem { kind, options }, _) => {
             make_target(target, true).context(what)?;
             let mut flags = mount.flags as libc::c_ulong;
@@ -245,7 +242,8 @@ fn mount_cgroups(target: &Path, writable: bool) {
         let _ = sys::mount("cgroup", target, "cgroup2", flags, "");
         return;
     }
-    if sys::mount("tmpfs", target, "tmpfs", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, "mode=755,size=64k").is_err()
+    if sys::mount("tmpfs", target, "tmpfs", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, "mode=755,size=64k")
+        .is_err()
     {
         return;
     }

@@ -43,7 +43,9 @@ pub fn default_profile(capabilities: u64) -> Result<Vec<Vec<u8>>> {
         // Everything but AF_VSOCK, which reaches the hypervisor.
         rules.insert(socket, vec![rule(0, SeccompCmpOp::Ne, libc::AF_VSOCK as u64)?]);
     }
-    if !has("SYS_ADMIN") && let Some(clone) = table::number("clone") {
+    if !has("SYS_ADMIN")
+        && let Some(clone) = table::number("clone")
+    {
         rules.insert(clone, vec![rule(0, SeccompCmpOp::MaskedEq(NAMESPACE_FLAGS), 0)?]);
     }
     let program = compile(rules)?;

@@ -3,7 +3,11 @@
 
 /// The number of a call, if this architecture has it.
 pub fn number(name: &str) -> Option<i64> {
-    [COMMON, LEGACY, NEW].iter().flat_map(|table| table.iter()).find(|(known, _)| *known == name).map(|(_, number)| *number)
+    [COMMON, LEGACY, NEW]
+        .iter()
+        .flat_map(|table| table.iter())
+        .find(|(known, _)| *known == name)
+        .map(|(_, number)| *number)
 }
 
 #[rustfmt::skip]

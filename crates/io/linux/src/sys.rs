@@ -368,8 +368,7 @@ pub fn reap() -> Option<(i32, i32)> {
     if pid <= 0 {
         return None;
     }
-    let code =
-        if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+    let code = if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
     Some((pid, code))
 }
 

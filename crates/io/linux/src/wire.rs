@@ -21,28 +21,53 @@ pub const FRAME_BYTES_MAX: usize = 4 << 20;
 #[serde(rename_all = "camelCase")]
 pub enum Request {
     /// The first message on the socket a zygote handed over: become the shim of the pod in this folder.
-    Open { dir: String },
+    Open {
+        dir: String,
+    },
     /// Version and the status of every container.
     Hello,
     /// As `Hello`, and from then on an `Event` for every change.
     Subscribe,
     /// Runs the container whose plan lies in `containers/ID/plan.json`.
-    Start { container: String },
+    Start {
+        container: String,
+    },
     /// Sends a signal to the container's first process, or to every process it has.
-    Signal { container: String, signal: i32, everyone: bool },
+    Signal {
+        container: String,
+        signal: i32,
+        everyone: bool,
+    },
     /// Runs a process in a container, on the descriptors that come with this message: standard input, output, error
     /// as `streams` says. With a terminal, its master comes back with `ExecStarted`. `Exited` follows.
-    Exec { container: String, process: Box<ProcessPlan>, streams: Streams },
+    Exec {
+        container: String,
+        process: Box<ProcessPlan>,
+        streams: Streams,
+    },
     /// Kills what this connection started by `Exec`.
     ExecKill,
     /// Output of the container from now on, as `Output` frames, and `Input` towards it. `Exited` follows.
-    Attach { container: String, input: bool },
-    Input { data: Vec<u8> },
+    Attach {
+        container: String,
+        input: bool,
+    },
+    Input {
+        data: Vec<u8>,
+    },
     InputEnd,
-    Resize { container: String, columns: u16, rows: u16 },
-    ReopenLog { container: String },
+    Resize {
+        container: String,
+        columns: u16,
+        rows: u16,
+    },
+    ReopenLog {
+        container: String,
+    },
     /// The shim forgets an exited container.
-    Forget { container: String },
+    Forget {
+        container: String,
+    },
     /// Kills everything and ends.
     Shutdown,
 }
@@ -59,15 +84,34 @@ pub struct Streams {
 #[serde(rename_all = "camelCase")]
 pub enum Reply {
     Done,
-    Failed { message: String },
+    Failed {
+        message: String,
+    },
     /// No such container, or it does not run.
-    NotFound { message: String },
-    Ready { version: u32, pid: i32, containers: Vec<ContainerStatus> },
-    Started { status: ContainerStatus },
-    ExecStarted { pid: i32 },
-    Exited { code: i32 },
-    Event { status: ContainerStatus },
-    Output { error: bool, data: Vec<u8> },
+    NotFound {
+        message: String,
+    },
+    Ready {
+        version: u32,
+        pid: i32,
+        containers: Vec<ContainerStatus>,
+    },
+    Started {
+        status: ContainerStatus,
+    },
+    ExecStarted {
+        pid: i32,
+    },
+    Exited {
+        code: i32,
+    },
+    Event {
+        status: ContainerStatus,
+    },
+    Output {
+        error: bool,
+        data: Vec<u8>,
+    },
 }
 
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {

@@ -51,7 +51,8 @@ impl Zygote {
         if wire::send_with(&current.socket, b"s", &[theirs.as_fd()]).is_err() {
             sys::wait_for(current.pid, false);
             *current = restart()?;
-            wire::send_with(&current.socket, b"s", &[theirs.as_fd()]).context(|| "asking the zygote for a shim".into())?;
+            wire::send_with(&current.socket, b"s", &[theirs.as_fd()])
+                .context(|| "asking the zygote for a shim".into())?;
         }
         Ok(ours)
     }

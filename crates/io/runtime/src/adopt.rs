@@ -9,9 +9,9 @@ use coracle_linux::wire::Reply;
 use coracle_proto::cri::{ContainerEventResponse, ContainerEventType};
 use tonic::Status;
 
+use crate::EmbeddedRuntime;
 use crate::shim::{self, ShimConnection};
 use crate::state::{self, Container, Sandbox};
-use crate::EmbeddedRuntime;
 
 /// What is reported for a container whose end nobody saw.
 const LOST_EXIT_CODE: i32 = 255;
@@ -113,7 +113,10 @@ impl EmbeddedRuntime {
                 container_event_type: kind as i32,
                 created_at: self.now(),
                 pod_sandbox_status: Some(crate::sandbox::status_of(sandbox)),
-                containers_statuses: state.containers_of(&sandbox_id).map(|container| self.status_of(container)).collect(),
+                containers_statuses: state
+                    .containers_of(&sandbox_id)
+                    .map(|container| self.status_of(container))
+                    .collect(),
             }
         };
         // Nobody listening is fine: whoever comes later lists first.
@@ -130,7 +133,8 @@ impl EmbeddedRuntime {
             let cgroup = sandbox.record.cgroup.clone();
             let mut lost = Vec::new();
             let now = self.now();
-            let running = |container: &&mut Container| container.record.sandbox_id == sandbox_id && container.is_running();
+            let running =
+                |container: &&mut Container| container.record.sandbox_id == sandbox_id && container.is_running();
             for container in state.containers.values_mut().filter(running) {
                 // The shim's last word may be on disk only.
                 match plan::read::<ContainerStatus>(&container.dir.join(plan::CONTAINER_STATUS)) {

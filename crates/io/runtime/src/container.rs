@@ -18,7 +18,10 @@ use crate::{EmbeddedRuntime, internal, mounts, process, shim};
 const START_ERROR_CODE: i32 = 128;
 
 impl EmbeddedRuntime {
-    pub async fn create_container(&self, request: cri::CreateContainerRequest) -> Result<cri::CreateContainerResponse, Status> {
+    pub async fn create_container(
+        &self,
+        request: cri::CreateContainerRequest,
+    ) -> Result<cri::CreateContainerResponse, Status> {
         let config = request.config.ok_or_else(|| Status::invalid_argument("config is required"))?;
         let sandbox = self.state.lock().sandbox(&request.pod_sandbox_id)?.clone();
         if !sandbox.record.ready {
@@ -57,7 +60,13 @@ impl EmbeddedRuntime {
         self.options.data_dir.join(state::CONTAINERS).join(id)
     }
 
-    fn container_plan(&self, sandbox: &Sandbox, config: &cri::ContainerConfig, image: &Image, id: &str) -> Result<ContainerPlan, Status> {
+    fn container_plan(
+        &self,
+        sandbox: &Sandbox,
+        config: &cri::ContainerConfig,
+        image: &Image,
+        id: &str,
+    ) -> Result<ContainerPlan, Status> {
         let layer = self.layer_dir(id);
         let linux = config.linux.clone().unwrap_or_default();
         let context = linux.security_context.unwrap_or_default();
@@ -173,14 +182,17 @@ impl EmbeddedRuntime {
         if !timeout.is_zero() {
             let signal = container.record.stop_signal;
             match shim::call(&dir, &Request::Signal { container: id.clone(), signal, everyone: false }).await {
-                Err(error) if error.code() != tonic::Code::NotFound => tracing::debug!(object = %id, %error, "stop signal"),
+                Err(error) if error.code() != tonic::Code::NotFound => {
+                    tracing::debug!(object = %id, %error, "stop signal")
+                }
                 _ => {}
             }
             if self.wait_for_end(&id, timeout).await {
                 return Ok(());
             }
         }
-        let _ = shim::call(&dir, &Request::Signal { container: id.clone(), signal: libc::SIGKILL, everyone: true }).await;
+        let _ =
+            shim::call(&dir, &Request::Signal { container: id.clone(), signal: libc::SIGKILL, everyone: true }).await;
         if self.wait_for_end(&id, KILL_TIMEOUT).await {
             return Ok(());
         }
@@ -237,7 +249,11 @@ impl EmbeddedRuntime {
         Ok(cri::ContainerStatusResponse { status: Some(self.status_of(container)), info })
     }
 
-    pub async fn update_container_resources(&self, id: &str, resources: &cri::LinuxContainerResources) -> Result<(), Status> {
+    pub async fn update_container_resources(
+        &self,
+        id: &str,
+        resources: &cri::LinuxContainerResources,
+    ) -> Result<(), Status> {
         let container = self.state.lock().container(id)?.clone();
         self.cgroups.group(&container.record.cgroup).apply(&limits(resources)).map_err(internal)?;
         let mut state = self.state.lock();

@@ -22,6 +22,9 @@ impl EmbeddedRuntime {
     /// An image that is not here is no error: the answer is empty.
     pub async fn image_status(&self, reference: &str) -> Result<cri::ImageStatusResponse, Status> {
         let image = self.options.images.get(reference).map_err(internal)?;
+        if image.is_none() {
+            Reference::parse(reference).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        }
         Ok(cri::ImageStatusResponse { image: image.as_deref().map(listed), ..Default::default() })
     }
 
@@ -32,7 +35,10 @@ impl EmbeddedRuntime {
         if let Some(image) = self.options.images.get(&name).map_err(internal)?.filter(|image| image.pinned) {
             return Ok(cri::PullImageResponse { image_ref: image.id.clone() });
         }
-        Err(Status::unimplemented(format!("failed to pull and unpack image {:?}: pulling from registries is not supported; import it instead", reference.to_string())))
+        Err(Status::unimplemented(format!(
+            "failed to pull and unpack image {:?}: pulling from registries is not supported; import it instead",
+            reference.to_string()
+        )))
     }
 
     pub async fn remove_image(&self, reference: &str) -> Result<(), Status> {
@@ -58,7 +64,9 @@ impl EmbeddedRuntime {
         let (bytes, layers) = self.options.images.usage().map_err(internal)?;
         let images = cri::FilesystemUsage {
             timestamp: now,
-            fs_id: Some(cri::FilesystemIdentifier { mountpoint: self.options.images.dir().to_string_lossy().into_owned() }),
+            fs_id: Some(cri::FilesystemIdentifier {
+                mountpoint: self.options.images.dir().to_string_lossy().into_owned(),
+            }),
             used_bytes: Some(cri::UInt64Value { value: bytes }),
             inodes_used: Some(cri::UInt64Value { value: layers }),
         };

@@ -2,20 +2,20 @@
 //! knows CRI messages and the kernel; it knows nothing of pods' meaning or the API. Truth is in the kernel, the shims
 //! and the state folder: a runtime that is opened anew finds every container as it was.
 
-pub mod network;
-pub mod teardown;
-pub mod streams;
-mod state;
 mod adopt;
-mod sandbox;
 mod container;
-mod process;
-mod mounts;
-mod shim;
-mod terminal;
-mod stats;
 mod images;
+mod mounts;
+pub mod network;
+mod process;
+mod sandbox;
 mod service;
+mod shim;
+mod state;
+mod stats;
+pub mod streams;
+pub mod teardown;
+mod terminal;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -68,7 +68,13 @@ pub fn plan(_: &EmbeddedRuntime, sandbox: &Sandbox, config: &cri::ContainerConfi
 }
 
 fn bind(target: &str, source: PathBuf, access: Access) -> MountPlan {
-    MountPlan { target: target.into(), source: MountSource::Bind(source), access, propagation: Propagation::Private, flags: 0 }
+    MountPlan {
+        target: target.into(),
+        source: MountSource::Bind(source),
+        access,
+        propagation: Propagation::Private,
+        flags: 0,
+    }
 }
 
 fn asked(mount: &cri::Mount) -> Result<MountPlan, Status> {
@@ -124,7 +130,8 @@ pub fn devices(config: &cri::ContainerConfig, privileged: bool) -> Result<Vec<De
 }
 
 fn is_made_anyway(path: &Path) -> bool {
-    let made = ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "console", "stdin", "stdout", "stderr", "fd"];
+    let made =
+        ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "console", "stdin", "stdout", "stderr", "fd"];
     path.file_name().is_some_and(|name| made.iter().any(|known| name == *known))
 }
 

@@ -16,7 +16,12 @@ use crate::{EmbeddedRuntime, internal};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-pub fn plan(runtime: &EmbeddedRuntime, sandbox: &Sandbox, config: &cri::ContainerConfig, image: &Image) -> Result<ProcessPlan, Status> {
+pub fn plan(
+    runtime: &EmbeddedRuntime,
+    sandbox: &Sandbox,
+    config: &cri::ContainerConfig,
+    image: &Image,
+) -> Result<ProcessPlan, Status> {
     let linux = config.linux.clone().unwrap_or_default();
     let context = linux.security_context.unwrap_or_default();
     let identity = identity(runtime, &context, image)?;
@@ -30,7 +35,11 @@ pub fn plan(runtime: &EmbeddedRuntime, sandbox: &Sandbox, config: &cri::Containe
     Ok(ProcessPlan {
         args,
         env: environment(sandbox, config, image, &identity),
-        cwd: [&config.working_dir, &image.config.working_dir].into_iter().find(|dir| !dir.is_empty()).cloned().unwrap_or("/".into()),
+        cwd: [&config.working_dir, &image.config.working_dir]
+            .into_iter()
+            .find(|dir| !dir.is_empty())
+            .cloned()
+            .unwrap_or("/".into()),
         uid: identity.uid,
         gid: identity.gid,
         groups,
@@ -82,7 +91,11 @@ fn last_wins(env: Vec<String>) -> Vec<String> {
     merged
 }
 
-fn identity(runtime: &EmbeddedRuntime, context: &cri::LinuxContainerSecurityContext, image: &Image) -> Result<Identity, Status> {
+fn identity(
+    runtime: &EmbeddedRuntime,
+    context: &cri::LinuxContainerSecurityContext,
+    image: &Image,
+) -> Result<Identity, Status> {
     let mut user = match (&context.run_as_user, context.run_as_username.as_str()) {
         (Some(uid), _) => uid.value.to_string(),
         (None, "") => image.config.user.clone(),
@@ -92,7 +105,9 @@ fn identity(runtime: &EmbeddedRuntime, context: &cri::LinuxContainerSecurityCont
         user = format!("{}:{}", user.split(':').next().unwrap_or_default(), gid.value);
     }
     let found = runtime.options.images.identity(image, &user);
-    found.ok_or_else(|| Status::invalid_argument(format!("unable to find user {user}: no matching entries in passwd file")))
+    found.ok_or_else(|| {
+        Status::invalid_argument(format!("unable to find user {user}: no matching entries in passwd file"))
+    })
 }
 
 fn groups(context: &cri::LinuxContainerSecurityContext, identity: &Identity) -> Vec<u32> {
@@ -116,7 +131,11 @@ fn capabilities(context: &cri::LinuxContainerSecurityContext) -> Result<u64, Sta
 }
 
 /// Filters lie in the state folder, one set per set of capabilities, and are compiled once.
-fn seccomp_files(runtime: &EmbeddedRuntime, context: &cri::LinuxContainerSecurityContext, capabilities: u64) -> Result<Vec<PathBuf>, Status> {
+fn seccomp_files(
+    runtime: &EmbeddedRuntime,
+    context: &cri::LinuxContainerSecurityContext,
+    capabilities: u64,
+) -> Result<Vec<PathBuf>, Status> {
     let profile = match &context.seccomp {
         Some(profile) if !context.privileged => profile,
         _ => return Ok(Vec::new()),
@@ -125,7 +144,10 @@ fn seccomp_files(runtime: &EmbeddedRuntime, context: &cri::LinuxContainerSecurit
         ProfileType::Unconfined => return Ok(Vec::new()),
         ProfileType::RuntimeDefault => {}
         ProfileType::Localhost => {
-            return Err(Status::unimplemented(format!("the seccomp profile {:?}: profiles of the node are not supported", profile.localhost_ref)));
+            return Err(Status::unimplemented(format!(
+                "the seccomp profile {:?}: profiles of the node are not supported",
+                profile.localhost_ref
+            )));
         }
     }
     let folder = runtime.options.state_dir.join("seccomp");
@@ -145,7 +167,8 @@ fn seccomp_files(runtime: &EmbeddedRuntime, context: &cri::LinuxContainerSecurit
 /// The signal that asks a container to end: the pod's, else the image's, else SIGTERM.
 pub fn stop_signal(config: &cri::ContainerConfig, image: &Image) -> i32 {
     let asked = config.stop_signal();
-    let name = if asked == cri::Signal::RuntimeDefault { image.config.stop_signal.as_str() } else { asked.as_str_name() };
+    let name =
+        if asked == cri::Signal::RuntimeDefault { image.config.stop_signal.as_str() } else { asked.as_str_name() };
     signal_number(name).unwrap_or(libc::SIGTERM)
 }
 
@@ -163,10 +186,39 @@ fn signal_number(name: &str) -> Option<i32> {
         return Some(64 - if offset.is_empty() { 0 } else { offset.parse::<i32>().ok()? });
     }
     let known = [
-        ("HUP", 1), ("INT", 2), ("QUIT", 3), ("ILL", 4), ("TRAP", 5), ("ABRT", 6), ("IOT", 6), ("BUS", 7), ("FPE", 8),
-        ("KILL", 9), ("USR1", 10), ("SEGV", 11), ("USR2", 12), ("PIPE", 13), ("ALRM", 14), ("TERM", 15), ("STKFLT", 16),
-        ("CHLD", 17), ("CLD", 17), ("CONT", 18), ("STOP", 19), ("TSTP", 20), ("TTIN", 21), ("TTOU", 22), ("URG", 23),
-        ("XCPU", 24), ("XFSZ", 25), ("VTALRM", 26), ("PROF", 27), ("WINCH", 28), ("IO", 29), ("POLL", 29), ("PWR", 30),
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("ILL", 4),
+        ("TRAP", 5),
+        ("ABRT", 6),
+        ("IOT", 6),
+        ("BUS", 7),
+        ("FPE", 8),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("SEGV", 11),
+        ("USR2", 12),
+        ("PIPE", 13),
+        ("ALRM", 14),
+        ("TERM", 15),
+        ("STKFLT", 16),
+        ("CHLD", 17),
+        ("CLD", 17),
+        ("CONT", 18),
+        ("STOP", 19),
+        ("TSTP", 20),
+        ("TTIN", 21),
+        ("TTOU", 22),
+        ("URG", 23),
+        ("XCPU", 24),
+        ("XFSZ", 25),
+        ("VTALRM", 26),
+        ("PROF", 27),
+        ("WINCH", 28),
+        ("IO", 29),
+        ("POLL", 29),
+        ("PWR", 30),
         ("SYS", 31),
     ];
     known.iter().find(|(known, _)| *known == bare).map(|(_, number)| *number)
@@ -178,7 +230,8 @@ mod tests {
 
     #[test]
     fn signals_are_known_by_every_spelling() {
-        let numbers = ["SIGTERM", "QUIT", "9", "SIGRTMINPLUS3", "SIGRTMIN+3", "SIGRTMAX", "SIGRTMAXMINUS1"].map(signal_number);
+        let numbers =
+            ["SIGTERM", "QUIT", "9", "SIGRTMINPLUS3", "SIGRTMIN+3", "SIGRTMAX", "SIGRTMAXMINUS1"].map(signal_number);
         assert_eq!(numbers, [15, 3, 9, 37, 37, 64, 63].map(Some));
         assert_eq!(signal_number("SIGNONSENSE"), None);
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use coracle_linux::cgroup::{self, Limits};
 use coracle_linux::plan::{self, Namespace, PodPlan};
-use coracle_linux::wire::{Reply, Request};
 use coracle_linux::sys;
+use coracle_linux::wire::{Reply, Request};
 use coracle_proto::cri::{self, ContainerEventType, NamespaceMode, PodSandboxConfig, PodSandboxState};
 use tonic::Status;
 
@@ -30,10 +30,16 @@ pub(crate) fn mode(mode: NamespaceMode) -> Namespace {
 }
 
 impl EmbeddedRuntime {
-    pub async fn run_pod_sandbox(self: &Arc<Self>, request: cri::RunPodSandboxRequest) -> Result<cri::RunPodSandboxResponse, Status> {
+    pub async fn run_pod_sandbox(
+        self: &Arc<Self>,
+        request: cri::RunPodSandboxRequest,
+    ) -> Result<cri::RunPodSandboxResponse, Status> {
         let config = request.config.ok_or_else(|| Status::invalid_argument("config is required"))?;
         if !request.runtime_handler.is_empty() && request.runtime_handler != "coracle" {
-            return Err(Status::invalid_argument(format!("no runtime for {:?} is configured", request.runtime_handler)));
+            return Err(Status::invalid_argument(format!(
+                "no runtime for {:?} is configured",
+                request.runtime_handler
+            )));
         }
         let id = self.new_id();
         let parent = config.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).unwrap_or_default();
@@ -82,8 +88,9 @@ impl EmbeddedRuntime {
         shim::subscribe(&mut connection).await?;
         if has_network(&sandbox.config) {
             let attached = self.options.network.attach(&network_request(sandbox)).await;
-            sandbox.record.ips = attached
-                .map_err(|error| Status::unknown(format!("failed to setup network for sandbox {:?}: {error}", sandbox.record.id)))?;
+            sandbox.record.ips = attached.map_err(|error| {
+                Status::unknown(format!("failed to setup network for sandbox {:?}: {error}", sandbox.record.id))
+            })?;
         }
         sandbox.record.ready = true;
         sandbox.save_record()?;
@@ -99,7 +106,8 @@ impl EmbeddedRuntime {
     fn prepare_cgroups(&self, sandbox: &Sandbox) -> Result<(), Status> {
         self.cgroups.group(&sandbox.shim_cgroup()).create().map_err(internal)?;
         let linux = sandbox.config.linux.as_ref();
-        if let Some(resources) = linux.and_then(|linux| linux.resources.as_ref()).filter(|_| sandbox.record.owns_cgroup) {
+        if let Some(resources) = linux.and_then(|linux| linux.resources.as_ref()).filter(|_| sandbox.record.owns_cgroup)
+        {
             self.cgroups.group(&sandbox.record.cgroup).apply(&limits(resources)).map_err(internal)?;
         }
         Ok(())
@@ -155,7 +163,8 @@ impl EmbeddedRuntime {
         }
         if has_network(&sandbox.config) {
             let detached = self.options.network.detach(&network_request(sandbox)).await;
-            detached.map_err(|error| Status::unknown(format!("failed to destroy network for sandbox {id:?}: {error}")))?;
+            detached
+                .map_err(|error| Status::unknown(format!("failed to destroy network for sandbox {id:?}: {error}")))?;
         }
         unmount(&sandbox.dir);
         let mut groups = vec![sandbox.shim_cgroup()];
@@ -201,7 +210,10 @@ impl EmbeddedRuntime {
         })
     }
 
-    pub async fn list_pod_sandbox(&self, filter: Option<cri::PodSandboxFilter>) -> Result<Vec<cri::PodSandbox>, Status> {
+    pub async fn list_pod_sandbox(
+        &self,
+        filter: Option<cri::PodSandboxFilter>,
+    ) -> Result<Vec<cri::PodSandbox>, Status> {
         let filter = filter.unwrap_or_default();
         let fits = |sandbox: &&Sandbox| {
             sandbox.record.id.starts_with(&filter.id)

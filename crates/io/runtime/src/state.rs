@@ -127,7 +127,8 @@ impl Container {
 impl State {
     /// By id, or by the beginning of one that is the only one to begin so.
     pub fn sandbox(&self, id: &str) -> Result<&Sandbox, Status> {
-        by_prefix(&self.sandboxes, id).ok_or_else(|| Status::not_found(format!("an error occurred when try to find sandbox: not found: {id}")))
+        by_prefix(&self.sandboxes, id)
+            .ok_or_else(|| Status::not_found(format!("an error occurred when try to find sandbox: not found: {id}")))
     }
 
     pub fn container(&self, id: &str) -> Result<&Container, Status> {
@@ -150,7 +151,8 @@ fn by_prefix<'a, T>(map: &'a BTreeMap<String, T>, id: &str) -> Option<&'a T> {
 }
 
 fn write_config(path: &Path, config: &impl Message) -> Result<(), Status> {
-    fs::write(path, config.encode_to_vec()).map_err(|error| Status::internal(format!("writing {}: {error}", path.display())))
+    fs::write(path, config.encode_to_vec())
+        .map_err(|error| Status::internal(format!("writing {}: {error}", path.display())))
 }
 
 fn read_config<T: Message + Default>(path: &Path) -> Result<T, Status> {

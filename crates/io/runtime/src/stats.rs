@@ -18,7 +18,10 @@ impl EmbeddedRuntime {
     }
 
     /// Of running containers only; others use nothing.
-    pub async fn list_container_stats(&self, filter: Option<cri::ContainerStatsFilter>) -> Result<Vec<cri::ContainerStats>, Status> {
+    pub async fn list_container_stats(
+        &self,
+        filter: Option<cri::ContainerStatsFilter>,
+    ) -> Result<Vec<cri::ContainerStats>, Status> {
         let filter = filter.unwrap_or_default();
         let fits = |container: &&Container| {
             container.is_running()

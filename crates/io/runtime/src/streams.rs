@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_linux::netns;
 use coracle_linux::plan::{self, ContainerPlan, ProcessPlan};
 use coracle_linux::wire::{self, Reply, Request};
-use coracle_linux::netns;
 use coracle_proto::cri;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
@@ -112,7 +112,12 @@ impl EmbeddedRuntime {
     }
 
     /// Runs a command to its end; `timeout` zero means no end.
-    pub async fn exec_sync(self: &Arc<Self>, container_id: &str, cmd: Vec<String>, timeout: Duration) -> Result<cri::ExecSyncResponse, Status> {
+    pub async fn exec_sync(
+        self: &Arc<Self>,
+        container_id: &str,
+        cmd: Vec<String>,
+        timeout: Duration,
+    ) -> Result<cri::ExecSyncResponse, Status> {
         let mut streams = self.exec(container_id, ExecOptions { cmd: cmd.clone(), tty: false, stdin: false }).await?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let all = async {
@@ -169,11 +174,14 @@ impl EmbeddedRuntime {
                 Some(pin) => netns::connect(pin, address, CONNECT_TIMEOUT),
                 None => std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT),
             };
-            at((Ipv4Addr::LOCALHOST, port).into()).or_else(|first| at((Ipv6Addr::LOCALHOST, port).into()).map_err(|_| first))
+            at((Ipv4Addr::LOCALHOST, port).into())
+                .or_else(|first| at((Ipv6Addr::LOCALHOST, port).into()).map_err(|_| first))
         });
         let stream = connected.await.map_err(internal)?;
         let stream = stream.map_err(|error| {
-            Status::unavailable(format!("failed to connect to localhost:{port} inside namespace {sandbox_id:?}: {error}"))
+            Status::unavailable(format!(
+                "failed to connect to localhost:{port} inside namespace {sandbox_id:?}: {error}"
+            ))
         })?;
         stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)).map_err(internal)
     }
@@ -195,7 +203,8 @@ impl Pipes {
         if tty {
             return Ok(pipes);
         }
-        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| Status::internal(format!("making a pipe: {error}")));
+        let pipe =
+            || pipe_with(PipeFlags::CLOEXEC).map_err(|error| Status::internal(format!("making a pipe: {error}")));
         let own = |end: &OwnedFd| {
             let flags = rustix::fs::fcntl_getfl(end)?;
             rustix::fs::fcntl_setfl(end, flags | rustix::fs::OFlags::NONBLOCK)
@@ -255,7 +264,12 @@ struct Ends {
 }
 
 /// Carries an attached client's streams until the container ends or the client has gone.
-async fn carry(mut connection: ShimConnection, container: String, mut ends: Ends, mut sizes: mpsc::Receiver<Resize>) -> Result<i32, Status> {
+async fn carry(
+    mut connection: ShimConnection,
+    container: String,
+    mut ends: Ends,
+    mut sizes: mpsc::Receiver<Resize>,
+) -> Result<i32, Status> {
     let mut buffer = vec![0; 8 << 10];
     let mut sizes_open = true;
     loop {

@@ -10,11 +10,11 @@ use coracle_linux::sys;
 use coracle_linux::wire::Request;
 use tonic::Status;
 
+use crate::internal;
 use crate::network::NetworkAttach;
 use crate::sandbox::{has_network, network_request, unmount};
 use crate::shim::ShimConnection;
 use crate::state::{self, Sandbox};
-use crate::internal;
 
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,7 +43,8 @@ pub async fn teardown_all(places: &Places, network: Option<&dyn NetworkAttach>) 
             groups.push(sandbox.shim_cgroup());
             if let (Some(network), true) = (network, has_network(&sandbox.config)) {
                 let detached = network.detach(&network_request(&sandbox)).await;
-                let detached = detached.map_err(|error| Status::unknown(format!("detaching {}: {error}", sandbox.record.id)));
+                let detached =
+                    detached.map_err(|error| Status::unknown(format!("detaching {}: {error}", sandbox.record.id)));
                 first_failure = first_failure.and(detached);
             }
         }

@@ -45,7 +45,8 @@ fn places(root: &Path) -> Places {
 
 async fn open(places: &Places, zygote: Zygote) -> Arc<EmbeddedRuntime> {
     let images = Arc::new(Store::open(places.data_dir.join("images")).expect("a store"));
-    let config = ImageConfig { entrypoint: vec!["/busybox".into()], env: vec!["FROM=image".into()], ..Default::default() };
+    let config =
+        ImageConfig { entrypoint: vec!["/busybox".into()], env: vec!["FROM=image".into()], ..Default::default() };
     images.add_builtin(IMAGE, Path::new("/usr/bin/busybox"), config).expect("an image");
     let options = Options {
         state_dir: places.state_dir.clone(),
@@ -72,7 +73,8 @@ async fn daemon(places: Places, zygote: Zygote) {
 }
 
 async fn run_pod(runtime: &Arc<EmbeddedRuntime>, log_directory: &str) -> (String, cri::PodSandboxConfig) {
-    let metadata = cri::PodSandboxMetadata { name: "web".into(), uid: "u1".into(), namespace: "default".into(), attempt: 0 };
+    let metadata =
+        cri::PodSandboxMetadata { name: "web".into(), uid: "u1".into(), namespace: "default".into(), attempt: 0 };
     let linux = cri::LinuxPodSandboxConfig {
         sysctls: [("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned())].into(),
         ..Default::default()
@@ -93,7 +95,10 @@ fn container(name: &str, script: &str) -> cri::ContainerConfig {
     let profile = cri::SecurityProfile { profile_type: 0, localhost_ref: String::new() };
     let context = cri::LinuxContainerSecurityContext {
         seccomp: Some(profile),
-        namespace_options: Some(cri::NamespaceOption { pid: cri::NamespaceMode::Container as i32, ..Default::default() }),
+        namespace_options: Some(cri::NamespaceOption {
+            pid: cri::NamespaceMode::Container as i32,
+            ..Default::default()
+        }),
         masked_paths: vec!["/proc/kcore".into(), "/proc/acpi".into()],
         readonly_paths: vec!["/proc/sys".into()],
         ..Default::default()
@@ -117,7 +122,12 @@ fn container(name: &str, script: &str) -> cri::ContainerConfig {
     }
 }
 
-async fn run(runtime: &Arc<EmbeddedRuntime>, pod: &str, sandbox: &cri::PodSandboxConfig, config: cri::ContainerConfig) -> String {
+async fn run(
+    runtime: &Arc<EmbeddedRuntime>,
+    pod: &str,
+    sandbox: &cri::PodSandboxConfig,
+    config: cri::ContainerConfig,
+) -> String {
     let request = cri::CreateContainerRequest {
         pod_sandbox_id: pod.into(),
         config: Some(config),
@@ -175,7 +185,8 @@ async fn tour(root: &Path, places: &Places, zygote: Zygote) {
 async fn namespaces_are_shared_as_asked(runtime: &Arc<EmbeddedRuntime>, root: &Path) {
     let host = cri::NamespaceMode::Node as i32;
     let namespaces = cri::NamespaceOption { network: host, ..Default::default() };
-    let context = cri::LinuxSandboxSecurityContext { namespace_options: Some(namespaces.clone()), ..Default::default() };
+    let context =
+        cri::LinuxSandboxSecurityContext { namespace_options: Some(namespaces.clone()), ..Default::default() };
     let linux = cri::LinuxPodSandboxConfig { security_context: Some(context), ..Default::default() };
     let sandbox = cri::PodSandboxConfig { linux: Some(linux), ..Default::default() };
     let request = cri::RunPodSandboxRequest { config: Some(sandbox.clone()), ..Default::default() };
@@ -209,9 +220,20 @@ async fn namespaces_are_shared_as_asked(runtime: &Arc<EmbeddedRuntime>, root: &P
     let cases = [
         (format!("{b} readlink /proc/self/ns/net"), net.as_str()),
         (format!("{b} id -u; {b} id -g; {b} id -G"), "1234\n5678\n5678 99"),
-        (format!("{b} cat /proc/1/comm; {b} grep -l sleep /proc/[0-9]*/cmdline | {b} wc -l | {b} grep -c '[2-9]'"), "pause\n1"),
-        (format!("{b} grep NoNewPrivs /proc/self/status; {b} grep CapEff /proc/self/status"), "NoNewPrivs:\t1\nCapEff:\t0000000000000000"),
-        (format!("echo x > /data/file; {b} cat /data/inner/file; echo y 2>/dev/null > /data/inner/file || echo refused"), "x\nrefused"),
+        (
+            format!("{b} cat /proc/1/comm; {b} grep -l sleep /proc/[0-9]*/cmdline | {b} wc -l | {b} grep -c '[2-9]'"),
+            "pause\n1",
+        ),
+        (
+            format!("{b} grep NoNewPrivs /proc/self/status; {b} grep CapEff /proc/self/status"),
+            "NoNewPrivs:\t1\nCapEff:\t0000000000000000",
+        ),
+        (
+            format!(
+                "echo x > /data/file; {b} cat /data/inner/file; echo y 2>/dev/null > /data/inner/file || echo refused"
+            ),
+            "x\nrefused",
+        ),
         (format!("echo x 2>/dev/null > /file || echo refused"), "refused"),
     ];
     for (script, expected) in cases {
@@ -227,7 +249,9 @@ fn logs_have_the_format_of_the_cri(status: &cri::ContainerStatus) {
     let wait = Instant::now();
     loop {
         let text = fs::read_to_string(&status.log_path).expect("a log");
-        if text.lines().any(|line| line.ends_with(" stdout F out")) && text.lines().any(|line| line.ends_with(" stderr F err")) {
+        if text.lines().any(|line| line.ends_with(" stdout F out"))
+            && text.lines().any(|line| line.ends_with(" stderr F err"))
+        {
             return;
         }
         assert!(wait.elapsed() < Duration::from_secs(5), "{text}");
@@ -255,7 +279,10 @@ async fn inside_is_as_asked(runtime: &Arc<EmbeddedRuntime>, id: &str) {
         (format!("{b} unshare -U true 2>/dev/null || echo refused"), "refused"),
         (format!("echo x > /dev/null && {b} dd if=/dev/zero bs=4 count=1 2>/dev/null | {b} wc -c"), "4"),
         (format!("echo hi > /made && {b} cat /made && {b} ls /dev/shm /dev/mqueue"), "hi\n/dev/mqueue:\n\n/dev/shm:"),
-        (format!("{b} cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null"), "67108864"),
+        (
+            format!("{b} cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null"),
+            "67108864",
+        ),
         (format!("{b} mkdir /sys/fs/cgroup/memory/x 2>/dev/null || echo refused"), "refused"),
     ];
     for (script, expected) in cases {
@@ -293,7 +320,8 @@ async fn exec_speaks(runtime: &Arc<EmbeddedRuntime>, id: &str) {
 
 async fn a_missing_program_is_told(runtime: &Arc<EmbeddedRuntime>, pod: &str) {
     let config = cri::ContainerConfig { command: vec!["/not/there".into()], ..container("broken", "") };
-    let request = cri::CreateContainerRequest { pod_sandbox_id: pod.into(), config: Some(config), sandbox_config: None };
+    let request =
+        cri::CreateContainerRequest { pod_sandbox_id: pod.into(), config: Some(config), sandbox_config: None };
     let id = runtime.create_container(request).await.expect("a container").container_id;
     let error = runtime.start_container(&id).await.expect_err("a refusal");
     assert!(error.message().contains("exec /not/there: No such file or directory"), "{error}");
@@ -351,7 +379,8 @@ async fn starts_are_quick(runtime: &Arc<EmbeddedRuntime>, pod: &str) {
     for number in 0..10 {
         runtime.warm();
         let begin = Instant::now();
-        let id = run(runtime, pod, &cri::PodSandboxConfig::default(), container(&format!("quick{number}"), "exit 0")).await;
+        let id =
+            run(runtime, pod, &cri::PodSandboxConfig::default(), container(&format!("quick{number}"), "exit 0")).await;
         times.push(begin.elapsed());
         runtime.remove_container(&id).await.expect("a removal");
     }

@@ -308,6 +308,8 @@ impl HeaderWriter {
             out.extend_from_slice(&adler32(DICTIONARY).to_be_bytes());
         }
         out.extend_from_slice(&stored_block(&0_u32.to_be_bytes()));
+        // The empty block of a flush: Go's reader hands out what came before only when it meets one.
+        out.extend_from_slice(&stored_block(&[]));
         out
     }
 }
@@ -352,6 +354,14 @@ mod tests {
         block.extend_from_slice(&stored_block(&plain));
         assert_eq!(reader.read(&block).unwrap()["streamtype"], "error");
         assert_eq!(reader.read(&stored_block(&plain)).unwrap()["streamtype"], "error");
+    }
+
+    #[test]
+    fn header_blocks_of_ours_end_with_a_flush() {
+        let mut writer = HeaderWriter { begun: false };
+        for _ in 0..2 {
+            assert!(writer.empty_block().ends_with(&[0, 0, 0, 0xff, 0xff]));
+        }
     }
 
     #[test]

@@ -5,9 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod};
-use rustix::mount::{MountFlags, mount};
 
-use super::{is_mounted, ownership};
+use super::{is_mounted, memory, ownership};
 use crate::fields::quantity;
 
 pub(super) fn set_up(dir: &Path, source: &EmptyDirVolumeSource, pod: &Pod) -> Result<(), String> {
@@ -31,9 +30,5 @@ pub(super) fn set_up(dir: &Path, source: &EmptyDirVolumeSource, pod: &Pod) -> Re
 
 fn mount_memory(dir: &Path, source: &EmptyDirVolumeSource) -> Result<(), String> {
     let limit = source.size_limit.as_ref().map(|limit| quantity(&limit.0) / 1_000_000_000).filter(|bytes| *bytes > 0);
-    let options = limit.map(|bytes| format!("size={bytes}")).unwrap_or_default();
-    let data = std::ffi::CString::new(options).map_err(|error| error.to_string())?;
-    let data = (!data.is_empty()).then_some(data);
-    mount("tmpfs", dir, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, data.as_deref())
-        .map_err(|error| format!("mounting tmpfs at {}: {error}", dir.display()))
+    memory::mount(dir, &limit.map(|bytes| format!("size={bytes}")).unwrap_or_default())
 }

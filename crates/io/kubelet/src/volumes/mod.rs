@@ -4,6 +4,7 @@
 mod atomic;
 mod empty_dir;
 mod host_path;
+mod memory;
 mod ownership;
 mod payload;
 mod projected;
@@ -65,8 +66,25 @@ async fn set_up_one(work: &Work, volume: &Volume) -> Result<Option<Timestamp>, S
 
 fn write(node: &NodeContext, pod: &Pod, volume: &Volume, payload: &atomic::Payload) -> Result<(), String> {
     let dir = dir_of(node, pod, volume);
+    if volume.config_map.is_none() {
+        memory::keep(&dir)?;
+    }
     atomic::write(&dir, payload, ownership::fs_group(pod))
         .map_err(|error| format!("writing payload to volume directory {}: {error}", dir.display()))
+}
+
+/// Whether a volume is only to be read, whatever its mounts say: what the kubelet writes is nobody else's to change.
+pub(crate) fn is_read_only(pod: &Pod, name: &str) -> bool {
+    let mut volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.any(|volume| {
+        let written = [
+            volume.config_map.is_some(),
+            volume.secret.is_some(),
+            volume.downward_api.is_some(),
+            volume.projected.is_some(),
+        ];
+        volume.name == name && written.contains(&true)
+    })
 }
 
 /// The path on the host that a mount of a container shows.

@@ -61,7 +61,8 @@ impl Container {
             Namespace::Pod => pod.processes.as_ref().map_or(Processes::New, Processes::Of),
             Namespace::Target(other) => {
                 let running = others.iter().find(|candidate| candidate.status.id == *other && candidate.is_running());
-                let running = running.ok_or_else(|| Error::Invalid(format!("target container {other} is not running")))?;
+                let running =
+                    running.ok_or_else(|| Error::Invalid(format!("target container {other} is not running")))?;
                 target = pod::open_namespace(running.status.pid, "pid")?;
                 Processes::Of(&target)
             }
@@ -120,7 +121,9 @@ impl Container {
 
     pub fn resize(&self, columns: u16, rows: u16) -> Result<()> {
         match &self.master {
-            Some(master) => sys::resize_terminal(master.as_fd(), columns, rows).context(|| "resizing the terminal".into()),
+            Some(master) => {
+                sys::resize_terminal(master.as_fd(), columns, rows).context(|| "resizing the terminal".into())
+            }
             None => Err(Error::Invalid("the container has no terminal".into())),
         }
     }

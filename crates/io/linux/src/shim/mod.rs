@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-mod container;
 mod connection;
+mod container;
 mod log;
 mod pod;
 
@@ -138,7 +138,8 @@ impl Shim {
     /// Whether this client's input would pile up.
     fn is_stuck(&self, connection: &Connection) -> bool {
         let too_much = |container: &Container| {
-            connection.is_attached_to(&container.status.id) && container.pending_input.len() > container::INPUT_BYTES_MAX
+            connection.is_attached_to(&container.status.id)
+                && container.pending_input.len() > container::INPUT_BYTES_MAX
         };
         self.containers.iter().any(too_much)
     }
@@ -174,7 +175,8 @@ impl Shim {
                 connection.exec = None;
                 connection.send(&Reply::Exited { code });
             }
-            let found = self.containers.iter().position(|container| container.status.pid == pid && container.is_running());
+            let found =
+                self.containers.iter().position(|container| container.status.pid == pid && container.is_running());
             let Some(index) = found else { continue };
             self.forward(index, true);
             self.containers[index].finish(code);
@@ -237,7 +239,14 @@ impl Shim {
                 Reply::Done
             }),
             Request::Input { data } => return self.input(index, |container| container.feed(&data)),
-            Request::InputEnd => return self.input(index, Container::end_input),
+            // Who attaches may go and come back: only input that is meant for one client ends with it.
+            Request::InputEnd => {
+                return self.input(index, |container| {
+                    if container.stdin_once {
+                        container.end_input();
+                    }
+                });
+            }
             Request::Resize { container, columns, rows } => {
                 self.running(&container).map(|container| done(container.resize(columns, rows)))
             }

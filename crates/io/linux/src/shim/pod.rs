@@ -35,7 +35,8 @@ impl Pod {
         if plan.pid == Namespace::Pod {
             pod.start_first_process()?;
         }
-        fs::write(dir.join(plan::SHIM_PID), std::process::id().to_string()).context(|| "writing the shim's pid".into())?;
+        fs::write(dir.join(plan::SHIM_PID), std::process::id().to_string())
+            .context(|| "writing the shim's pid".into())?;
         Ok(pod)
     }
 

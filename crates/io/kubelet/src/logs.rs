@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -102,9 +103,9 @@ where
     if file.seek(SeekFrom::Start(start)).is_err() {
         return;
     }
-    let watch = if request.follow { Watch::new(&path).ok() } else { None };
+    let mut watch = if request.follow { Watch::new(&path).ok() } else { None };
     let mut reader = Reader { left: request.limit_bytes, request, pending: Vec::new(), inside: false };
-    let mut last_look = false;
+    let (mut last_look, mut rotated) = (false, false);
     loop {
         let mut chunk = vec![0; CHUNK_BYTES];
         let size = file.read(&mut chunk).unwrap_or(0);
@@ -116,6 +117,19 @@ where
             if reader.left == Some(0) {
                 return;
             }
+            continue;
+        }
+        if watch.is_none() {
+            return;
+        }
+        // The log goes on in another file of its name, once this one, which no more is written to, was read to its end.
+        if rotated {
+            let Ok(next) = File::open(&path) else { return };
+            (file, watch, rotated) = (next, Watch::new(&path).ok(), false);
+            continue;
+        }
+        if is_another(&file, &path) {
+            rotated = true;
             continue;
         }
         let Some(watch) = &watch else { return };
@@ -132,6 +146,14 @@ where
             () = tokio::time::sleep(CHECK_ALIVE) => {}
             () = sender.closed() => return,
         }
+    }
+}
+
+/// Whether the path names another file by now.
+fn is_another(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(ours), Ok(named)) => ours.ino() != named.ino(),
+        _ => false,
     }
 }
 
@@ -175,13 +197,13 @@ impl Reader {
     }
 }
 
-/// Tells when a file grows.
+/// Tells when a file grows or is put away.
 struct Watch(AsyncFd<OwnedFd>);
 
 impl Watch {
     fn new(path: &Path) -> std::io::Result<Watch> {
         let descriptor = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
-        inotify::add_watch(&descriptor, path, inotify::WatchFlags::MODIFY)?;
+        inotify::add_watch(&descriptor, path, inotify::WatchFlags::MODIFY | inotify::WatchFlags::MOVE_SELF)?;
         #[expect(deprecated, reason = "its unsafe successor wants what holds here: the descriptor is owned")]
         let descriptor = AsyncFd::new(descriptor)?;
         Ok(Watch(descriptor))
@@ -213,6 +235,24 @@ mod tests {
             out.extend_from_slice(&part);
         }
         String::from_utf8(out).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_followed_log_goes_on_in_the_file_that_replaces_it() {
+        let path = std::env::temp_dir().join(format!("coracle-log-{}-rotated", std::process::id()));
+        let old = path.with_extension("old");
+        std::fs::write(&path, LOG).unwrap();
+        let (sender, mut receiver) = mpsc::channel(8);
+        let request = LogRequest { follow: true, tail_lines: Some(1), ..LogRequest::default() };
+        let reading = tokio::spawn(stream(path.clone(), request, sender, || async { true }));
+        assert_eq!(receiver.recv().await.unwrap(), "three\n");
+        std::fs::rename(&path, &old).unwrap();
+        std::fs::write(&path, "2026-01-01T00:00:03Z stdout F four\n").unwrap();
+        assert_eq!(receiver.recv().await.unwrap(), "four\n");
+        drop(receiver);
+        reading.await.unwrap();
+        std::fs::remove_file(path).unwrap();
+        std::fs::remove_file(old).unwrap();
     }
 
     #[tokio::test]

@@ -15,6 +15,9 @@ use crate::state::{self, Container, ContainerRecord, Sandbox};
 use crate::{EmbeddedRuntime, internal, mounts, process, shim};
 
 /// Exit code of a container that could not be started.
+/// A log is begun anew when it would grow past this, and so many files of it are kept: the kubelet's defaults.
+const LOG_BYTES_MAX: u64 = 10 << 20;
+const LOG_FILES_MAX: u32 = 5;
 const START_ERROR_CODE: i32 = 128;
 
 impl EmbeddedRuntime {
@@ -75,8 +78,8 @@ impl EmbeddedRuntime {
         let devices = mounts::devices(config, context.privileged)?;
         let log = (!config.log_path.is_empty()).then(|| LogPlan {
             path: PathBuf::from(&sandbox.config.log_directory).join(&config.log_path),
-            bytes_max: 0,
-            files_max: 0,
+            bytes_max: LOG_BYTES_MAX,
+            files_max: LOG_FILES_MAX,
         });
         Ok(ContainerPlan {
             id: id.to_owned(),

@@ -10,6 +10,8 @@ use crate::resources::Resources;
 #[derive(Clone, Debug, Default)]
 pub struct NodeInfo {
     pub name: String,
+    /// Whether the API knows it; others only carry pods that were bound to them.
+    pub known: bool,
     pub labels: Vec<(String, String)>,
     pub taints: Vec<Taint>,
     pub unschedulable: bool,

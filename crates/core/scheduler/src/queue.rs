@@ -43,6 +43,8 @@ type Rank = (std::cmp::Reverse<i32>, Option<Timestamp>, PodKey);
 pub struct Queue {
     pods: HashMap<PodKey, Waiting>,
     ready: BTreeSet<Rank>,
+    /// The others that time or a change makes ready; the many that are ready or gated need not be looked at for them.
+    due: BTreeSet<(Timestamp, PodKey)>,
 }
 
 impl Queue {
@@ -87,48 +89,63 @@ impl Queue {
 
     /// Moves the pods that a change may help to back-off, from which time lets them go.
     pub fn wake(&mut self, change: Wake) {
-        for waiting in self.pods.values_mut() {
-            if let State::Unschedulable { since, by } = &waiting.state
-                && (by.is_empty() || by.iter().any(|name| plugin_wakes(name, change)))
-            {
-                waiting.state = State::Backoff { until: *since + backoff(waiting.attempts) };
-            }
+        let helped = |key: &PodKey| self.pods.get(key).is_some_and(|waiting| waiting.state.may_end_by(change));
+        let keys: Vec<_> = self.due.iter().map(|(_, key)| key).filter(|key| helped(key)).cloned().collect();
+        for waiting in keys.iter().filter_map(|key| self.remove(key)).collect::<Vec<_>>() {
+            let State::Unschedulable { since, .. } = waiting.state else { continue };
+            let state = State::Backoff { until: since + backoff(waiting.attempts) };
+            self.insert(Waiting { state, ..waiting });
         }
     }
 
     /// When time alone makes another pod ready.
     pub fn next_wake(&self) -> Option<Timestamp> {
-        let due = |waiting: &Waiting| match &waiting.state {
-            State::Ready | State::Gated => None,
-            State::Backoff { until } => Some(*until),
-            State::Unschedulable { since, .. } => Some(*since + STALE_MAX),
-        };
-        self.pods.values().filter_map(due).min()
+        self.due.first().map(|(due, _)| *due)
     }
 
     fn release(&mut self, now: Timestamp) {
-        let due = |waiting: &Waiting| match &waiting.state {
-            State::Ready | State::Gated => false,
-            State::Backoff { until } => *until <= now,
-            State::Unschedulable { since, .. } => *since + STALE_MAX <= now,
-        };
-        for waiting in self.pods.values_mut().filter(|waiting| due(waiting)) {
-            waiting.state = State::Ready;
-            self.ready.insert(rank(&waiting.pod));
+        while let Some((due, key)) = self.due.first()
+            && *due <= now
+        {
+            let key = key.clone();
+            let waiting = self.remove(&key).expect("what is due waits");
+            self.insert(Waiting { state: State::Ready, ..waiting });
         }
     }
 
     fn insert(&mut self, waiting: Waiting) {
-        if waiting.state == State::Ready {
-            self.ready.insert(rank(&waiting.pod));
-        }
-        self.pods.insert(waiting.pod.key.clone(), waiting);
+        let key = waiting.pod.key.clone();
+        self.remove(&key);
+        match waiting.state.due() {
+            Some(due) => self.due.insert((due, key.clone())),
+            None => waiting.state == State::Ready && self.ready.insert(rank(&waiting.pod)),
+        };
+        self.pods.insert(key, waiting);
     }
 
     fn remove(&mut self, key: &PodKey) -> Option<Waiting> {
         let waiting = self.pods.remove(key)?;
-        self.ready.remove(&rank(&waiting.pod));
+        match waiting.state.due() {
+            Some(due) => self.due.remove(&(due, key.clone())),
+            None => self.ready.remove(&rank(&waiting.pod)),
+        };
         Some(waiting)
+    }
+}
+
+impl State {
+    /// When time alone ends it.
+    fn due(&self) -> Option<Timestamp> {
+        match self {
+            State::Ready | State::Gated => None,
+            State::Backoff { until } => Some(*until),
+            State::Unschedulable { since, .. } => Some(*since + STALE_MAX),
+        }
+    }
+
+    fn may_end_by(&self, change: Wake) -> bool {
+        let State::Unschedulable { by, .. } = self else { return false };
+        by.is_empty() || by.iter().any(|name| plugin_wakes(name, change))
     }
 }
 
@@ -176,5 +193,14 @@ mod tests {
         assert!(queue.pop(at(0)).is_none());
         assert_eq!(queue.next_wake(), Some(at(1)));
         assert!(queue.pop(at(1)).is_some());
+    }
+
+    #[test]
+    fn a_pod_whose_binding_failed_is_not_due_once_it_is_gone() {
+        let mut queue = Queue::default();
+        queue.failed(pod("p", 0), 0, at(0));
+        queue.forget(&pod("p", 0).key);
+        assert_eq!(queue.next_wake(), None);
+        assert!(queue.pop(at(60)).is_none());
     }
 }

@@ -11,8 +11,8 @@ use crate::pod::{PodInfo, PodKey};
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     nodes: BTreeMap<String, NodeInfo>,
-    /// Nodes that the API knows; others only carry pods that were bound to them.
-    known: std::collections::BTreeSet<String>,
+    /// How many of them the API knows.
+    known: usize,
     /// Where each pod counts.
     placed: HashMap<PodKey, String>,
     /// Labels of namespaces, for affinity terms that select by them.
@@ -23,15 +23,15 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
-        self.nodes.values().filter(|node| self.known.contains(&node.name))
+        self.nodes.values().filter(|node| node.known)
     }
 
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
-        self.nodes.get(name).filter(|_| self.known.contains(name))
+        self.nodes.get(name).filter(|node| node.known)
     }
 
     pub fn node_count(&self) -> usize {
-        self.known.len()
+        self.known
     }
 
     pub fn has_anti_affinity(&self) -> bool {
@@ -44,13 +44,17 @@ impl Snapshot {
 
     pub fn set_node(&mut self, node: &Node) {
         let name = node.metadata.name.clone().unwrap_or_default();
-        self.nodes.entry(name.clone()).or_default().update(node);
-        self.known.insert(name);
+        let info = self.nodes.entry(name).or_default();
+        self.known += usize::from(!info.known);
+        info.known = true;
+        info.update(node);
     }
 
     pub fn remove_node(&mut self, name: &str) {
-        self.known.remove(name);
-        if self.nodes.get(name).is_some_and(|node| node.pods.is_empty()) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        self.known -= usize::from(node.known);
+        node.known = false;
+        if node.pods.is_empty() {
             self.nodes.remove(name);
         }
     }
@@ -82,7 +86,7 @@ impl Snapshot {
         let was = node.pods.iter().find(|pod| pod.key == *key);
         self.anti_affine -= usize::from(was.is_some_and(|pod| !pod.anti_affinity.is_empty()));
         node.remove(key);
-        if node.pods.is_empty() && !self.known.contains(&name) {
+        if node.pods.is_empty() && !node.known {
             self.nodes.remove(&name);
         }
     }

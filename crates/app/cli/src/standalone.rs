@@ -83,6 +83,9 @@ pub struct ApiServer {
     /// Addresses of Services
     #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
     service_cidr: String,
+    /// API versions switched on or off, as api/all=true,batch/v1=false
+    #[arg(long, value_name = "SETTINGS", value_delimiter = ',')]
+    runtime_config: Vec<String>,
     /// Where the cluster reaches this server [default: this machine's address]
     #[arg(long, value_name = "IP")]
     advertise_address: Option<IpAddr>,
@@ -245,6 +248,7 @@ impl ApiServer {
             port: self.port,
             advertise: self.advertise_address,
             service_cidr: self.service_cidr,
+            runtime_config: self.runtime_config,
         }
     }
 }

@@ -5,34 +5,38 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use coracle_apidocs::{ApiResource, ApiSubresource, V2_PROTOBUF};
+use coracle_apiserver::Groups;
 use coracle_kinds::Kind;
 use coracle_meta::GroupVersionKind;
 use coracle_schema::Schema;
 use http::{HeaderMap, Response, StatusCode, header};
 
 /// What the API server calls for `/openapi/…`.
-pub fn handler() -> coracle_apiserver::server::ApiDocs {
-    Arc::new(|path, headers| {
+pub fn handler(groups: Groups) -> coracle_apiserver::server::ApiDocs {
+    // Every kubectl asks for the index, and making it means making every document.
+    let index = OnceLock::new();
+    Arc::new(move |path, headers| {
         let path = path.split('?').next().unwrap_or(path);
-        let (body, content_type) = document(path, headers)?;
+        let (body, content_type) = document(&groups, &index, path, headers)?;
         Some(respond(body, content_type, headers))
     })
 }
 
-fn document(path: &str, headers: &HeaderMap) -> Option<(Vec<u8>, &'static str)> {
+fn document(
+    groups: &Groups,
+    index: &OnceLock<Vec<u8>>,
+    path: &str,
+    headers: &HeaderMap,
+) -> Option<(Vec<u8>, &'static str)> {
     const JSON: &str = "application/json";
     let schema = Schema::builtin();
-    let resources = resources();
+    let resources = resources(groups);
     match path.trim_end_matches('/') {
         "/openapi/v2" if accepts(headers, "openapi.spec.v2@v1.0+protobuf") => {
             Some((coracle_apidocs::v2_protobuf(schema, &resources), V2_PROTOBUF))
         }
         "/openapi/v2" => Some((coracle_apidocs::v2_json(schema, &resources), JSON)),
-        "/openapi/v3" => {
-            // Every kubectl asks for the index, and making it means making every document.
-            static INDEX: OnceLock<Vec<u8>> = OnceLock::new();
-            Some((INDEX.get_or_init(|| coracle_apidocs::v3_index(schema, &resources)).clone(), JSON))
-        }
+        "/openapi/v3" => Some((index.get_or_init(|| coracle_apidocs::v3_index(schema, &resources)).clone(), JSON)),
         path => {
             let rest = path.strip_prefix("/openapi/v3/")?;
             let (group, version) = match rest.split_once('/')? {
@@ -63,12 +67,12 @@ fn accepts(headers: &HeaderMap, what: &str) -> bool {
     headers.get_all(header::ACCEPT).iter().any(|value| value.to_str().is_ok_and(|value| value.contains(what)))
 }
 
-/// Every resource in every version that is served without being asked for.
-fn resources() -> Vec<ApiResource> {
+/// Every resource in every version that is served.
+fn resources(groups: &Groups) -> Vec<ApiResource> {
     coracle_kinds::table()
         .iter()
         .flat_map(|kind| {
-            let versions = kind.versions.iter().filter(|version| version.by_default);
+            let versions = kind.versions.iter().filter(|version| groups.serves(kind, version));
             versions.map(|version| resource(kind, version.name))
         })
         .collect()

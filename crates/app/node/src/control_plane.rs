@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use coracle_apiserver::{Identity as Caller, LocalTransport, Options, Server};
+use coracle_apiserver::{Groups, Identity as Caller, LocalTransport, Options, Server, ServerError};
 use coracle_cache::Cache;
 use coracle_cache::store::Store;
 use coracle_client::Client;
@@ -42,6 +42,8 @@ pub struct Serving {
     pub port: u16,
     /// The range of Services' addresses, `10.96.0.0/16`.
     pub service_cidr: String,
+    /// Group versions switched on or off, as kube-apiserver's flag of that name.
+    pub runtime_config: Vec<String>,
 }
 
 impl ControlPlane {
@@ -53,6 +55,7 @@ impl ControlPlane {
         keeping: Keeping,
     ) -> Result<ControlPlane, StartError> {
         let store = open_store(scope, keeping).await?;
+        let groups = Groups::read(&serving.runtime_config).map_err(ServerError::from)?;
         let server = Server::new(Options {
             scope: scope.child("apiserver"),
             cache: Cache::new(store, scope.child("cache")),
@@ -64,7 +67,8 @@ impl ControlPlane {
             token_keys: vec![pki.service_account_key.clone()],
             tokens: Vec::new(),
             kubelet_tls: Some(tls::client(&pki.api_server_kubelet_client, &pki.ca)?),
-            docs: Some(apidocs::handler()),
+            docs: Some(apidocs::handler(groups)),
+            runtime_config: serving.runtime_config,
         })?;
         let listener = TcpListener::bind(("0.0.0.0", serving.port))
             .await

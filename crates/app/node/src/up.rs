@@ -108,9 +108,10 @@ fn server_addresses(identity: &Identity) -> Vec<std::net::IpAddr> {
     addresses
 }
 
-fn serving(identity: &Identity) -> Serving {
+fn serving(config: &Config, identity: &Identity) -> Serving {
     let service_cidr = identity.service_cidr.to_string();
-    Serving { advertise: identity.node_ip, port: identity.api_port, service_cidr }
+    let runtime_config = config.runtime_config.clone();
+    Serving { advertise: identity.node_ip, port: identity.api_port, service_cidr, runtime_config }
 }
 
 fn keeping(config: &Config, paths: &Paths) -> Keeping {
@@ -153,7 +154,7 @@ impl Cluster {
         began: Instant,
     ) -> Result<Cluster, StartError> {
         let step = |what: &str| tell(&format!("✓ {what} ({:.0} ms)", began.elapsed().as_secs_f64() * 1e3));
-        let control_plane = ControlPlane::start(scope, serving(&identity), &pki, keeping(config, &paths)).await?;
+        let control_plane = ControlPlane::start(scope, serving(config, &identity), &pki, keeping(config, &paths)).await?;
         let context = write_kubeconfig(config, &identity, &paths, &pki)?;
         step(&format!("API server on https://127.0.0.1:{}, {context}", identity.api_port));
         control_plane.start_deciders(scope, &pki);

@@ -35,13 +35,6 @@ pub struct Served {
 }
 
 impl Served {
-    /// `None` where the version is not served.
-    pub fn find(group: &str, version: &str, plural: &str) -> Option<Served> {
-        let kind = coracle_kinds::find(&Resource::owned(group, plural))?;
-        let version = kind.versions.iter().find(|known| known.name == version && known.by_default)?;
-        Some(Served { kind, version: version.name })
-    }
-
     /// The kind in the version it is stored in.
     pub fn stored(group: &str, plural: &str) -> Option<Served> {
         let kind = coracle_kinds::find(&Resource::owned(group, plural))?;

@@ -1,6 +1,6 @@
 //! Paths that are about the server and no resource: health, version, discovery, documents, metrics, token issuer.
 
-mod discovery;
+pub mod discovery;
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub async fn route(server: &Arc<Server>, call: &Call) -> Result<Response, Status
         }
         "/.well-known/openid-configuration" => Ok(issuer(server)),
         _ if path.starts_with("/openapi/") => docs(server, call),
-        _ if path.starts_with("/api/") || path.starts_with("/apis/") => discovery::one(call),
+        _ if path.starts_with("/api/") || path.starts_with("/apis/") => discovery::one(server, call),
         _ => match path.split('/').nth(1) {
             Some("healthz" | "livez" | "readyz") => health(server, call, path).await,
             _ => Err(answer::not_found()),

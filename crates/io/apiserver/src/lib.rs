@@ -23,6 +23,7 @@ pub mod answer;
 pub mod bootstrap;
 mod call;
 pub mod caller;
+pub mod groups;
 mod metrics;
 mod query;
 mod request;
@@ -32,5 +33,6 @@ mod services;
 mod tunnel;
 
 pub use caller::{Caller, Identity, LocalTransport};
+pub use groups::{Groups, GroupsError};
 pub use serve::serve;
 pub use server::{Options, Server, ServerError};

@@ -22,7 +22,9 @@ use crate::answer::{self, Response};
 use crate::authorise::{POLICY_KINDS, authorise, follow};
 use crate::call::Call;
 use crate::caller::Caller;
+use crate::doors::discovery::Documents;
 use crate::encode::kept::Kept;
+use crate::groups::{Groups, GroupsError};
 use crate::identify::jwt::{KeyError, Keys};
 use crate::limit::Limits;
 use crate::metrics::Metrics;
@@ -31,6 +33,9 @@ use crate::{bootstrap, doors, encode, identify, impersonate, verbs};
 
 /// The issuer and the audience of service accounts' tokens.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// What nearly every request reads.
+const COMMON_KINDS: [&str; 5] = ["namespaces", "serviceaccounts", "pods", "nodes", "services"];
 
 /// Answers `/openapi/v2` and `/openapi/v3…`, given the path (with its query) and the headers; `None` for a path it
 /// does not know.
@@ -56,6 +61,8 @@ pub struct Options {
     /// How kubelets are reached: the client certificate shown to them and whom to trust.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     pub docs: Option<ApiDocs>,
+    /// Versions switched on or off, as kube-apiserver's flag of that name: `api/all=true`, `batch/v2alpha1=true`.
+    pub runtime_config: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +71,8 @@ pub enum ServerError {
     Keys(#[from] KeyError),
     #[error("the range of Services {0:?} is not an IPv4 CIDR of 8 to 30 bits")]
     ServiceRange(String),
+    #[error(transparent)]
+    Groups(#[from] GroupsError),
     #[error("reading the store")]
     Store(#[from] StoreError),
     #[error("writing the objects a new cluster starts with")]
@@ -80,6 +89,8 @@ pub struct Server {
     pub policy: Arc<RwLock<Policy>>,
     pub metrics: Metrics,
     pub(crate) kept: Kept,
+    pub(crate) groups: Groups,
+    pub(crate) discovery: Documents,
     pub(crate) scope: Scope,
     pub(crate) docs: Option<ApiDocs>,
     pub(crate) kubelet_tls: Option<Arc<rustls::ClientConfig>>,
@@ -113,6 +124,8 @@ impl Server {
             policy: Arc::default(),
             metrics: Metrics::default(),
             kept: Kept::default(),
+            groups: Groups::read(&options.runtime_config)?,
+            discovery: Documents::default(),
             scope: options.scope,
             docs: options.docs,
             kubelet_tls: options.kubelet_tls,
@@ -127,19 +140,17 @@ impl Server {
 
     /// Writes what a new cluster starts with, reads the policy in, and is ready. Called once, before serving.
     pub async fn start(self: &Arc<Self>) -> Result<(), ServerError> {
+        // Opened first, so that all of them fill at the same time.
+        let common = COMMON_KINDS.map(|kind| Resource::new("", kind));
+        let all = POLICY_KINDS.into_iter().chain(common);
+        let caches: Vec<_> = all.filter_map(|resource| self.view.resource(&resource)).collect();
         bootstrap::write(self).await?;
-        for resource in POLICY_KINDS {
-            if let Some(cache) = self.view.resource(&resource) {
-                cache.wait_synced().await;
-                cache.sync().await?;
-            }
-        }
+        futures_util::future::try_join_all(caches.iter().map(|cache| async {
+            cache.wait_synced().await;
+            cache.sync().await
+        }))
+        .await?;
         follow(self.view.as_ref(), &self.policy);
-        for kind in ["namespaces", "serviceaccounts", "pods", "nodes", "services"] {
-            if let Some(cache) = self.view.resource(&Resource::new("", kind)) {
-                cache.wait_synced().await;
-            }
-        }
         self.ready.store(true, Ordering::Release);
         Ok(())
     }

@@ -13,14 +13,14 @@ use std::sync::Arc;
 use coracle_meta::Status;
 
 use crate::answer::{self, Response};
-use crate::call::{Call, Served};
+use crate::call::Call;
 use crate::server::Server;
 use crate::store::Target;
 use crate::subresources;
 
 pub async fn route(server: &Arc<Server>, call: &Call) -> Result<Response, Status> {
     let info = &call.info;
-    let served = Served::find(&info.group, &info.version, &info.resource).ok_or_else(answer::not_found)?;
+    let served = server.groups.find(&info.group, &info.version, &info.resource).ok_or_else(answer::not_found)?;
     let kind = served.kind;
     let is_object = !info.name.is_empty() && !matches!(info.verb, "list" | "watch" | "deletecollection");
     let needs_namespace = kind.is_namespaced() && (is_object || info.verb == "create");

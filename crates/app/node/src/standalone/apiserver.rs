@@ -22,6 +22,8 @@ pub struct Options {
     /// Where clients in the cluster reach this server; the machine's own address by default.
     pub advertise: Option<IpAddr>,
     pub service_cidr: String,
+    /// Group versions switched on or off, as kube-apiserver's flag of that name.
+    pub runtime_config: Vec<String>,
 }
 
 /// Where objects are kept.
@@ -48,6 +50,7 @@ pub async fn run(options: Options, tell: impl Fn(&str)) -> Result<(), Standalone
         advertise: options.advertise.unwrap_or_else(node_ip),
         port: options.port,
         service_cidr: options.service_cidr,
+        runtime_config: options.runtime_config,
     };
     let scope = Scope::root();
     let _control_plane = ControlPlane::start(&scope, serving, &pki, keeping).await?;

@@ -9,7 +9,7 @@ use coracle_schema::{Schema, parse_yaml};
 use super::write::{show, stored};
 use crate::answer::{self, Response};
 use crate::authorise::authorise;
-use crate::call::{Call, Served};
+use crate::call::Call;
 use crate::decode;
 use crate::managed;
 use crate::request::RequestInfo;
@@ -120,7 +120,7 @@ impl Patch {
         match self.kind {
             Kind::Apply => {
                 let info = &call.info;
-                let served = Served::find(&info.group, &info.version, &info.resource);
+                let served = server.groups.find(&info.group, &info.version, &info.resource);
                 // Parts of another kind than the whole are not applied to.
                 let served = served.filter(|served| served.kind.kind == kind && served.api_version() == api_version);
                 let served = served.ok_or_else(|| answer::unsupported_media_type(&OFFERS[..3]))?;

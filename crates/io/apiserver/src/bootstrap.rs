@@ -33,9 +33,14 @@ pub async fn write(server: &Arc<Server>) -> Result<(), ServerError> {
         detail: Detail::KeysOnly,
     };
     if server.cache.store.range(range).await?.items.is_empty() {
+        let mut is_all_new = true;
         for txn in first_batches(server).map_err(ServerError::Bootstrap)? {
-            // Another server, or an earlier start that broke off, may have been faster: then it wrote the same.
-            server.cache.store.txn(txn).await?;
+            // Another server, or an earlier start that broke off, may have been faster: then it wrote the same but for
+            // where it is reached.
+            is_all_new &= matches!(server.cache.store.txn(txn).await?, TxnResponse::Done { .. });
+        }
+        if is_all_new {
+            return Ok(());
         }
     }
     endpoint(server).await.map_err(ServerError::Bootstrap)
@@ -56,6 +61,7 @@ fn first_batches(server: &Server) -> Result<Vec<Txn>, Status> {
             "lastTransitionTime": time::seconds(server.clock.now())}]}});
     objects.push((Resource::new("networking.k8s.io", "servicecidrs"), value(&cidr)));
     objects.extend(kubernetes_service(server));
+    objects.extend(endpoint_objects(server).map(|(resource, object, _)| (resource, object)));
     for name in NAMESPACES {
         let labels = json!({"kubernetes.io/metadata.name": name});
         let object = json!({"metadata": {"name": name, "labels": labels}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
@@ -148,39 +154,14 @@ fn flow_control() -> Vec<(Resource, Value)> {
         {"verbs": ["*"], "apiGroups": [""], "resources": ["nodes", "nodes/status"], "clusterScope": true, "namespaces": ["*"]},
         {"verbs": ["*"], "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "namespaces": ["*"]},
     ]);
-    let health = urls(&["get"], &["/healthz", "/livez", "/readyz"]);
+    let health = urls(&["get"], &["/healthz", "/readyz", "/livez"]);
     let everyone = json!([group("system:unauthenticated"), group("system:authenticated")]);
-    let leaders =
-        json!([user("system:kube-controller-manager"), user("system:kube-scheduler"), account("endpoint-controller")]);
-    let system = json!([group("system:serviceaccounts:kube-system")]);
-    let controllers = json!([account("generic-garbage-collector"), account("namespace-controller")]);
+    let system = json!([account("*")]);
+    let leaders = json!([user("system:kube-controller-manager"), user("system:kube-scheduler"), account("*")]);
     let schemas = [
         ("exempt", "exempt", 1, "", json!([group("system:masters")]), everything.clone()),
         ("probes", "exempt", 2, "", everyone.clone(), (nowhere.clone(), health)),
         ("system-leader-election", "leader-election", 100, "ByUser", leaders, (leases, nowhere.clone())),
-        (
-            "endpoint-controller",
-            "workload-high",
-            150,
-            "ByUser",
-            json!([
-                user("system:kube-controller-manager"),
-                account("endpoint-controller"),
-                account("endpointslicemirroring-controller")
-            ]),
-            (all(&["", "discovery.k8s.io"]), nowhere.clone()),
-        ),
-        (
-            "workload-leader-election",
-            "leader-election",
-            200,
-            "ByUser",
-            system.clone(),
-            (
-                json!([{"verbs": ["get", "create", "update"], "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "namespaces": ["*"]}]),
-                nowhere.clone(),
-            ),
-        ),
         ("system-node-high", "node-high", 400, "ByUser", json!([group("system:nodes")]), (node_parts, nowhere)),
         ("system-nodes", "system", 500, "ByUser", json!([group("system:nodes")]), everything.clone()),
         (
@@ -199,14 +180,7 @@ fn flow_control() -> Vec<(Resource, Value)> {
             json!([user("system:kube-scheduler")]),
             everything.clone(),
         ),
-        (
-            "kube-system-service-accounts",
-            "workload-high",
-            900,
-            "ByNamespace",
-            merged(&system, &controllers),
-            everything.clone(),
-        ),
+        ("kube-system-service-accounts", "workload-high", 900, "ByNamespace", system, everything.clone()),
         (
             "service-accounts",
             "workload-low",
@@ -228,11 +202,6 @@ fn flow_control() -> Vec<(Resource, Value)> {
         objects.push((Resource::new(GROUP, "flowschemas"), value(&object)));
     }
     objects
-}
-
-fn merged(left: &serde_json::Value, right: &serde_json::Value) -> serde_json::Value {
-    let lists = [left, right].into_iter().filter_map(serde_json::Value::as_array);
-    lists.flatten().cloned().collect()
 }
 
 /// The Service by which pods reach this server, at the first address of the range.
@@ -257,29 +226,31 @@ fn kubernetes_service(server: &Server) -> Vec<(Resource, Value)> {
     ]
 }
 
-/// The endpoint of the `kubernetes` Service is where this server is reached now.
-async fn endpoint(server: &Arc<Server>) -> Result<(), Status> {
+/// Where this server is reached, as the endpoint of the `kubernetes` Service; with each object the members that say so.
+fn endpoint_objects(server: &Server) -> [(Resource, Value, &'static [&'static str]); 2] {
     let (address, port) = server.advertise;
     let ip = address.to_string();
-    let meta = json!({"name": "kubernetes", "namespace": "default"});
     let endpoints = json!({
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
         "subsets": [{"addresses": [{"ip": ip}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
     });
-    let mut slice = json!({
-        "metadata": meta, "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+    let slice = json!({
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
         "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     });
-    slice["metadata"]["labels"] = json!({"kubernetes.io/service-name": "kubernetes"});
-    put(server, Resource::new("", "endpoints"), value(&endpoints), &["subsets"]).await?;
-    put(
-        server,
-        Resource::new("discovery.k8s.io", "endpointslices"),
-        value(&slice),
-        &["addressType", "endpoints", "ports"],
-    )
-    .await
+    [
+        (Resource::new("", "endpoints"), value(&endpoints), &["subsets"]),
+        (Resource::new("discovery.k8s.io", "endpointslices"), value(&slice), &["addressType", "endpoints", "ports"]),
+    ]
+}
+
+async fn endpoint(server: &Arc<Server>) -> Result<(), Status> {
+    for (resource, wanted, members) in endpoint_objects(server) {
+        put(server, resource, wanted, members).await?;
+    }
+    Ok(())
 }
 
 /// Creates the object, or puts these members of the one that stands right.

@@ -41,8 +41,9 @@ pub async fn claim<'a>(
         return Ok(Claim::default());
     }
     let turn = server.allocation.lock().await;
-    let cache = server.resource(kind).await?;
-    cache.sync().await.map_err(crate::store::store_failed)?;
+    for kept in [Some(kind), coracle_kinds::find(&ADDRESSES)].into_iter().flatten() {
+        server.resource(kept).await?.sync().await.map_err(crate::store::store_failed)?;
+    }
     let mut claim = Claim { more: Txn::default(), _turn: Some(turn) };
     let type_of = |service: &Value| service.str_at(&["spec", "type"]).to_owned();
     if type_of(service) == "ExternalName" {

@@ -5,31 +5,35 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coracle_apiserver::{Caller, Identity, Options, Server};
 use coracle_cache::Cache;
+use coracle_cache::store::Store;
 use coracle_rt::{Clock, Dice, Scope};
 use coracle_store::Engine;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
+#[path = "it/rubbish.rs"]
+mod rubbish;
+#[path = "it/wire.rs"]
+mod wire;
+
 struct Fixture {
     server: Arc<Server>,
     scope: Scope,
-    folder: std::path::PathBuf,
+    /// Removed with the last server on it.
+    folder: Arc<Folder>,
 }
 
-impl Drop for Fixture {
+struct Folder(std::path::PathBuf);
+
+impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-async fn fixture() -> Fixture {
-    let scope = Scope::root();
-    // A folder of its own: the files of an ephemeral store have names for a moment.
-    let folder = std::env::temp_dir().join(format!("coracle-apiserver-{}", Dice::system().uuid()));
-    std::fs::create_dir(&folder).unwrap();
-    let store = Engine::ephemeral(&folder, scope.clone()).unwrap();
+fn server_on(store: Arc<dyn Store>, scope: &Scope) -> Arc<Server> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-    let server = Server::new(Options {
+    Server::new(Options {
         cache: Cache::new(store, scope.clone()),
         clock: Clock::system(),
         dice: Dice::seeded(1),
@@ -41,16 +45,32 @@ async fn fixture() -> Fixture {
         tokens: Vec::new(),
         kubelet_tls: None,
         docs: None,
+        runtime_config: Vec::new(),
     })
-    .unwrap();
+    .unwrap()
+}
+
+async fn fixture() -> Fixture {
+    let scope = Scope::root();
+    // A folder of its own: the files of an ephemeral store have names for a moment.
+    let folder = std::env::temp_dir().join(format!("coracle-apiserver-{}", Dice::system().uuid()));
+    std::fs::create_dir(&folder).unwrap();
+    let store = Engine::ephemeral(&folder, scope.clone()).unwrap();
+    let server = server_on(store, &scope);
     server.start().await.unwrap();
-    let fixture = Fixture { server, scope, folder };
+    let fixture = Fixture { server, scope, folder: Arc::new(Folder(folder)) };
     let account = json!({"metadata": {"name": "default"}});
     fixture.ok("POST", "/api/v1/namespaces/default/serviceaccounts", &account).await;
     fixture
 }
 
 impl Fixture {
+    /// Another server on the same store.
+    fn beside(&self) -> Fixture {
+        let server = server_on(self.server.cache.store.clone(), &self.scope);
+        Fixture { server, scope: self.scope.clone(), folder: self.folder.clone() }
+    }
+
     async fn send(&self, caller: Caller, request: http::Request<Bytes>) -> (u16, String) {
         let response = self.server.call(caller, request).await;
         let code = response.status().as_u16();

@@ -5,9 +5,9 @@
 mod busybox;
 #[path = "it/cluster.rs"]
 mod cluster;
-#[path = "it/standalone.rs"]
-mod standalone;
 #[path = "it/pods.rs"]
 mod pods;
+#[path = "it/standalone.rs"]
+mod standalone;
 #[path = "it/tour.rs"]
 mod tour;

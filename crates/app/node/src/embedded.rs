@@ -60,6 +60,12 @@ impl Runtime for Embedded {
         self.runtime.status().await
     }
 
+    fn warm(&self) {
+        let runtime = self.runtime.clone();
+        // It may wait for the kernel; nobody waits for it.
+        tokio::task::spawn_blocking(move || runtime.warm());
+    }
+
     async fn run_pod_sandbox(
         &self,
         request: cri::RunPodSandboxRequest,

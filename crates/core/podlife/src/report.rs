@@ -93,7 +93,9 @@ fn set_addresses(plan: &Plan<'_>, status: &mut PodStatus) {
 
 fn container_status(plan: &mut Plan<'_>, kind: ContainerKind, container: &Container) -> ContainerStatus {
     let old = reported(plan, kind, &container.name).cloned();
-    let mut lives = plan.observed.instances.iter().filter(|instance| instance.name == container.name);
+    // What was made but does not run yet is nothing to tell of: it is a moment from running, or failed and says why.
+    let lives = plan.observed.instances.iter().filter(|instance| instance.name == container.name);
+    let mut lives = lives.filter(|instance| instance.state != RunState::Created);
     let mut status = match (lives.next(), &old) {
         (Some(newest), _) => of_instance(container, newest, lives.next(), old.as_ref()),
         (None, Some(old)) => without_instance(plan, container, old),

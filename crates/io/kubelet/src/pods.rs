@@ -178,6 +178,9 @@ impl Router {
 
     fn employ(&mut self, pod: Arc<Pod>, presence: Presence) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
+        if presence == Presence::InApi {
+            self.node.runtime.warm();
+        }
         let inbox = self.inbox.clone();
         let on_end = Box::new(move |uid: String| {
             inbox.add(|news| {

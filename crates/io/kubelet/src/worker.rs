@@ -19,6 +19,8 @@ const MAILBOX_MAX: usize = 256;
 /// However few hints come, the runtime is looked at this often.
 const LOOK_SECONDS_MAX: i64 = 60;
 const RETRY_SECONDS: i64 = 1;
+/// A pod that runs within this time is told of once, as running: one durable write in place of three.
+const PENDING_HELD_MILLIS: i64 = 100;
 
 pub(crate) enum Event {
     /// The pod as the API has it now; absent when it is gone.
@@ -49,6 +51,8 @@ struct Worker {
     written: Option<PodStatus>,
     writing: bool,
     write_after: Option<Timestamp>,
+    /// Until when nothing is told of a new pod that is pending.
+    held_until: Option<Timestamp>,
     refresh_at: Option<Timestamp>,
     look_at: Timestamp,
     stopping: watch::Sender<bool>,
@@ -62,6 +66,11 @@ pub(crate) fn start(node: &Arc<NodeContext>, pod: Arc<Pod>, presence: Presence, 
     let worker = Worker {
         recorder: node.events.about_pod(&pod),
         written: pod.status.clone(),
+        held_until: pod
+            .status
+            .as_ref()
+            .is_none_or(|status| status.start_time.is_none())
+            .then(|| node.clock.now() + SignedDuration::from_millis(PENDING_HELD_MILLIS)),
         look_at: node.clock.now(),
         node: node.clone(),
         pod: Pod::clone(&pod),
@@ -193,7 +202,9 @@ impl Worker {
     }
 
     fn write(&mut self, status: &PodStatus) {
-        let waits = self.write_after.is_some_and(|after| after > self.node.clock.now());
+        let now = self.node.clock.now();
+        self.held_until = self.held_until.filter(|until| *until > now && status.phase.as_deref() == Some("Pending"));
+        let waits = self.held_until.is_some() || self.write_after.is_some_and(|after| after > now);
         if self.writing || waits || self.presence == Presence::Gone || self.written.as_ref() == Some(status) {
             return;
         }
@@ -265,7 +276,7 @@ impl Worker {
     fn wait(&self) -> Duration {
         let now = self.node.clock.now();
         // Without an answer of the runtime nothing else can be done, however due it is.
-        let others = if self.stale { [None, None] } else { [self.refresh_at, self.write_after] };
+        let others = if self.stale { [None; 3] } else { [self.refresh_at, self.write_after, self.held_until] };
         let next = others.into_iter().flatten().chain([self.look_at]).min();
         let wait = next.unwrap_or(now).duration_since(now);
         // Never quite zero, so that a moment that has just passed does not make a worker spin.

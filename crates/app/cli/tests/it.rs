@@ -1,6 +1,8 @@
 //! The real binary and the real kubectl: a cluster is started, used as its users would, killed, taken over and removed.
 //! Needs root, overlayfs and kubectl, and fails where one is missing.
 
+#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
+
 #[path = "it/busybox.rs"]
 mod busybox;
 #[path = "it/cluster.rs"]

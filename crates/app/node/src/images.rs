@@ -14,7 +14,7 @@ pub fn open(paths: &Paths) -> Result<Store, coracle_image::Error> {
     Store::open(paths.images())
 }
 
-/// Offers a program, this one, as the demo image. Its file must be called `coracle`.
+/// Offers a program, this one, as the demo image.
 pub fn add_demo(store: &Store, program: &Path) -> Result<(), coracle_image::Error> {
     let config = ImageConfig {
         entrypoint: vec!["/coracle".into(), "demo".into()],

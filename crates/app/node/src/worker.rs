@@ -51,6 +51,7 @@ pub struct Worker {
 }
 
 impl Worker {
+    #[expect(clippy::too_many_arguments, reason = "each is made once, by `up`, and nothing groups them")]
     pub async fn start(
         scope: &Scope,
         identity: &Identity,

@@ -40,7 +40,7 @@ impl Rule {
         ];
         let mut value = Value::map();
         for (key, list) in lists.into_iter().filter(|(key, list)| *key == "verbs" || !list.is_empty()) {
-            value.set(&[key], list.iter().map(|text| Value::string(text)).collect::<Vec<_>>());
+            value.set(&[key], list.iter().map(Value::string).collect::<Vec<_>>());
         }
         value
     }

@@ -26,7 +26,7 @@ const BATCH_MAX: usize = 128;
 
 pub async fn write(server: &Arc<Server>) -> Result<(), ServerError> {
     let range = RangeRequest {
-        start: key_of("", "namespaces", "", "default").into(),
+        start: key_of("", "namespaces", "", "default"),
         end: Default::default(),
         at: None,
         limit: 1,

@@ -265,5 +265,5 @@ where
     D: serde::Deserializer<'de>,
     T: DeserializeOwned,
 {
-    Ok(serde::Deserialize::deserialize(deserializer).map(Option::<Vec<T>>::unwrap_or_default)?)
+    serde::Deserialize::deserialize(deserializer).map(Option::<Vec<T>>::unwrap_or_default)
 }

@@ -91,10 +91,14 @@ impl Store {
         crate::archive::import(self, archive)
     }
 
-    /// An image of one program on this machine, at `/NAME-of-the-program`, under a name of the caller's. Blocks.
+    /// An image of one program on this machine, at the path its configuration's entrypoint starts with, under a name
+    /// of the caller's. Blocks.
     pub fn add_builtin(&self, name: &str, program: &Path, config: ImageConfig) -> Result<Arc<Image>> {
         let reference = Reference::parse(name)?;
-        let diff_id = self.program_layer(program)?;
+        let place = config.entrypoint.first().map(|path| path.trim_start_matches('/'));
+        let place = place.filter(|place| !place.is_empty() && !place.contains('/'));
+        let place = place.ok_or_else(|| Error::Missing { what: "an entrypoint in the image's root".into() })?;
+        let diff_id = self.program_layer(program, place)?;
         let configuration = Configuration {
             architecture: std::env::consts::ARCH.into(),
             os: "linux".into(),
@@ -106,10 +110,11 @@ impl Store {
     }
 
     /// A layer whose digest stands for the program's path, size and time: the content need not be read to know it.
-    fn program_layer(&self, program: &Path) -> Result<String> {
+    fn program_layer(&self, program: &Path, place: &str) -> Result<String> {
         let what = || format!("reading {}", program.display());
         let found = fs::metadata(program).context(what)?;
-        let identity = format!("{} {} {} {}", program.display(), found.size(), found.mtime(), found.mtime_nsec());
+        let identity =
+            format!("{place} {} {} {} {}", program.display(), found.size(), found.mtime(), found.mtime_nsec());
         let diff_id = unpack::digest(identity.as_bytes());
         let target = self.layer_dir(&diff_id);
         if target.exists() {
@@ -123,8 +128,7 @@ impl Store {
         let passwd = "root:x:0:0:root:/:/\nnobody:x:65534:65534:nobody:/:/\n";
         fs::write(fresh.join("etc/passwd"), passwd).context(what)?;
         fs::write(fresh.join("etc/group"), "root:x:0:\nnobody:x:65534:\n").context(what)?;
-        let name = program.file_name().ok_or_else(|| Error::Missing { what: "the program's name".into() })?;
-        let copy = fresh.join(name);
+        let copy = fresh.join(place);
         // Another name for the same file where that is possible: no byte is copied.
         if fs::hard_link(program, &copy).is_err() {
             fs::copy(program, &copy).context(what)?;

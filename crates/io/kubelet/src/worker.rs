@@ -224,6 +224,11 @@ impl Worker {
                 if !self.writing {
                     self.written = pod.status.clone();
                 }
+                let told = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
+                if told(&pod) != told(&self.pod) {
+                    // Downward API volumes show both.
+                    self.memory.refresh_volumes();
+                }
                 self.pod = overlay(&pod, self.last.as_ref());
                 self.presence = Presence::InApi;
             }

@@ -1,5 +1,7 @@
 //! The pod network on a real kernel, in network namespaces made for the test. Needs root, `unshare` and `nft`.
 
+#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
+
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};

@@ -1,6 +1,8 @@
 //! Services on a real kernel: packets from pods and from the node, in network namespaces made for the test. Needs
 //! root, `unshare`, `nsenter`, `ip` and `nft`.
 
+#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};

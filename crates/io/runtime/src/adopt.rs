@@ -39,14 +39,15 @@ impl EmbeddedRuntime {
         let was_ready = sandbox.record.ready;
         self.load_containers(dir);
         self.state.lock().sandboxes.insert(id.clone(), sandbox);
-        if was_ready && let Ok(mut connection) = ShimConnection::connect(dir) {
-            if let Ok(statuses) = shim::subscribe(&mut connection).await {
-                for status in statuses {
-                    self.take_status(&status);
-                }
-                self.follow(id, connection);
-                return Ok(());
+        if was_ready
+            && let Ok(mut connection) = ShimConnection::connect(dir)
+            && let Ok(statuses) = shim::subscribe(&mut connection).await
+        {
+            for status in statuses {
+                self.take_status(&status);
             }
+            self.follow(id, connection);
+            return Ok(());
         }
         self.lose(&id);
         Ok(())

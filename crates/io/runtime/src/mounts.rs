@@ -13,9 +13,9 @@ use crate::EmbeddedRuntime;
 use crate::sandbox::namespace_options;
 use crate::state::Sandbox;
 
-const NOSUID: u64 = libc::MS_NOSUID as u64;
-const NODEV: u64 = libc::MS_NODEV as u64;
-const NOEXEC: u64 = libc::MS_NOEXEC as u64;
+const NOSUID: u64 = libc::MS_NOSUID;
+const NODEV: u64 = libc::MS_NODEV;
+const NOEXEC: u64 = libc::MS_NOEXEC;
 
 pub fn plan(_: &EmbeddedRuntime, sandbox: &Sandbox, config: &cri::ContainerConfig) -> Result<Vec<MountPlan>, Status> {
     let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());

@@ -234,7 +234,7 @@ async fn namespaces_are_shared_as_asked(runtime: &Arc<EmbeddedRuntime>, root: &P
             ),
             "x\nrefused",
         ),
-        (format!("echo x 2>/dev/null > /file || echo refused"), "refused"),
+        ("echo x 2>/dev/null > /file || echo refused".to_owned(), "refused"),
     ];
     for (script, expected) in cases {
         assert_eq!(sh(runtime, &first, &script).await.0, expected, "{script}");
@@ -275,7 +275,7 @@ async fn inside_is_as_asked(runtime: &Arc<EmbeddedRuntime>, id: &str) {
         (format!("{b} grep CapEff /proc/self/status"), "CapEff:\t00000000a80425fb"),
         (format!("{b} ip link show lo | {b} grep -c UP"), "1"),
         (format!("{b} cat /proc/sys/net/ipv4/ip_unprivileged_port_start"), "0"),
-        (format!("echo 1 2>/dev/null > /proc/sys/net/ipv4/ip_forward || echo refused"), "refused"),
+        ("echo 1 2>/dev/null > /proc/sys/net/ipv4/ip_forward || echo refused".to_owned(), "refused"),
         (format!("{b} unshare -U true 2>/dev/null || echo refused"), "refused"),
         (format!("echo x > /dev/null && {b} dd if=/dev/zero bs=4 count=1 2>/dev/null | {b} wc -c"), "4"),
         (format!("echo hi > /made && {b} cat /made && {b} ls /dev/shm /dev/mqueue"), "hi\n/dev/mqueue:\n\n/dev/shm:"),

@@ -31,7 +31,7 @@ pub trait Disk: Send + Sync {
 }
 
 pub trait DiskFile: Send + Sync {
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
@@ -45,7 +45,7 @@ pub trait DiskFile: Send + Sync {
 
 /// Reads a whole file.
 pub fn read_all(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
+    let mut bytes = vec![0; usize::try_from(file.size()?).map_err(io::Error::other)?];
     file.read_at(0, &mut bytes)?;
     Ok(bytes)
 }
@@ -119,7 +119,7 @@ struct RealFile {
 }
 
 impl DiskFile for RealFile {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 

@@ -237,7 +237,7 @@ fn chain(disk: &dyn Disk, mut numbers: Vec<u32>, known_until: u64) -> Result<Vec
 
 fn read_header(disk: &dyn Disk, name: &str) -> Result<(u64, Result<Header, OpenError>), OpenError> {
     let file = disk.open(name).map_err(OpenError::read(name))?;
-    let len = file.len().map_err(OpenError::read(name))?;
+    let len = file.size().map_err(OpenError::read(name))?;
     let mut bytes = vec![0; (len as usize).min(SEGMENT_HEADER)];
     file.read_at(0, &mut bytes).map_err(OpenError::read(name))?;
     match Header::read(name, &bytes) {

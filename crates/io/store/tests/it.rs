@@ -1,5 +1,7 @@
 //! What every store has to keep, run on the embedded engine and on a real etcd; and the cache on top of them.
 
+#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
+
 #[path = "it/cache.rs"]
 mod cache;
 #[path = "it/etcd.rs"]
@@ -19,6 +21,12 @@ use coracle_store::{Engine, Etcd, OpenError};
 
 /// A folder that goes with the test.
 pub struct Folder(pub PathBuf);
+
+impl Default for Folder {
+    fn default() -> Folder {
+        Folder::new()
+    }
+}
 
 impl Folder {
     pub fn new() -> Folder {

@@ -19,7 +19,7 @@ pub const RULES: Rules = Rules { selectable_fields, columns: COLUMNS, ..Rules::S
 
 fn state(object: &Value) -> Value {
     let kinds = object.list_at(&["status", "conditions"]).iter().map(|condition| condition.str_at(&["type"]));
-    Value::string(kinds.filter(|kind| ["Issued", "Denied", "Failed"].contains(kind)).last().unwrap_or("Pending"))
+    Value::string(kinds.rev().find(|kind| ["Issued", "Denied", "Failed"].contains(kind)).unwrap_or("Pending"))
 }
 
 fn selectable_fields(object: &Value) -> Vec<(&'static str, String)> {

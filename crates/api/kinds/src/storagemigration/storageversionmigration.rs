@@ -22,6 +22,6 @@ fn state(object: &Value) -> Value {
     let known = ["Running", "Failed", "Succeeded"];
     let conditions = object.list_at(&["status", "conditions"]).iter();
     let is_true = conditions.filter(|condition| condition.str_at(&["status"]) == "True");
-    let kinds = is_true.map(|condition| condition.str_at(&["type"])).filter(|kind| known.contains(kind));
-    Value::string(kinds.last().unwrap_or("Unknown"))
+    let mut kinds = is_true.map(|condition| condition.str_at(&["type"])).filter(|kind| known.contains(kind));
+    Value::string(kinds.next_back().unwrap_or("Unknown"))
 }

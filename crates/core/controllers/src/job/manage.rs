@@ -64,7 +64,7 @@ impl Decision<'_> {
         }
         let terminating = if self.replaces_failed_only() { self.counts.terminating } else { 0 };
         let missing = (wanted - terminating - active).clamp(0, BURST_MAX as i64) as usize;
-        Act::Create(if missing == 0 { Vec::new() } else { self.to_create(missing) })
+        Act::Create(if missing == 0 { Vec::new() } else { self.creations(missing) })
     }
 
     fn wanted(&self, active: i64) -> i64 {
@@ -98,7 +98,7 @@ impl Decision<'_> {
         surplus
     }
 
-    fn to_create(&mut self, missing: usize) -> Vec<Option<i64>> {
+    fn creations(&mut self, missing: usize) -> Vec<Option<i64>> {
         let per_index = self.indexed.as_ref().is_some_and(|indexed| indexed.failed.is_some());
         let wait = if per_index { Duration::ZERO } else { self.delay() };
         if !wait.is_zero() {

@@ -168,7 +168,7 @@ impl Disk for Faulty {
 }
 
 impl DiskFile for FaultyFile {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.disk.0.lock().files[&self.id].seen.len() as u64)
     }
 

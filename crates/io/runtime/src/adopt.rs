@@ -156,7 +156,11 @@ impl EmbeddedRuntime {
             (lost, cgroup)
         };
         if !lost.is_empty() {
-            tracing::warn!(object = sandbox_id, "the pod's shim is gone");
+            // A pod that is stopped loses its shim too, after its containers; that is nothing to act on.
+            match lost.iter().any(|id| id != sandbox_id) {
+                true => tracing::warn!(object = sandbox_id, "the pod's shim is gone, and running containers with it"),
+                false => tracing::debug!(object = sandbox_id, "the pod's shim is gone"),
+            }
             for pid in self.cgroups.group(&format!("{cgroup}/{sandbox_id}")).processes() {
                 let _ = coracle_linux::sys::kill(pid, libc::SIGKILL);
             }

@@ -1,6 +1,8 @@
 //! The kubelet's HTTPS API: logs, exec, attach, port-forward and what the node runs. Whoever calls shows a certificate
 //! of the CA that the options name; nothing is answered without.
 
+#![expect(clippy::result_large_err, reason = "an error here is the answer itself, made once and sent")]
+
 mod log_endpoint;
 mod port_forward;
 mod reports;

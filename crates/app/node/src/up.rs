@@ -154,7 +154,8 @@ impl Cluster {
         began: Instant,
     ) -> Result<Cluster, StartError> {
         let step = |what: &str| tell(&format!("✓ {what} ({:.0} ms)", began.elapsed().as_secs_f64() * 1e3));
-        let control_plane = ControlPlane::start(scope, serving(config, &identity), &pki, keeping(config, &paths)).await?;
+        let control_plane =
+            ControlPlane::start(scope, serving(config, &identity), &pki, keeping(config, &paths)).await?;
         let context = write_kubeconfig(config, &identity, &paths, &pki)?;
         step(&format!("API server on https://127.0.0.1:{}, {context}", identity.api_port));
         control_plane.start_deciders(scope, &pki);

@@ -186,7 +186,9 @@ mod tests {
             let mut header = Header::new_gnu();
             header.set_entry_type(*kind);
             header.set_mode(if *kind == EntryType::Directory { 0o750 } else { 0o640 });
-            (header.set_uid(12), header.set_gid(34), header.set_mtime(1_000_000));
+            header.set_uid(12);
+            header.set_gid(34);
+            header.set_mtime(1_000_000);
             // Written raw, as a hostile archive would be.
             header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
             if matches!(kind, EntryType::Symlink | EntryType::Link) {

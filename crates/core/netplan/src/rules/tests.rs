@@ -168,10 +168,9 @@ fn an_unchanged_world_needs_no_batch_and_a_new_endpoint_a_small_one() {
 #[test]
 fn stale_flows_are_those_to_udp_services() {
     let mut world = world(vec![endpoint("10.42.0.2", "here", Ready)]);
-    for map in [name(Protocol::Udp)] {
-        world.services.insert(map.clone(), world.services[&name(Protocol::Tcp)].clone());
-        world.endpoints.insert(map, vec![endpoint("10.42.0.9", "here", Ready)]);
-    }
+    let map = name(Protocol::Udp);
+    world.services.insert(map.clone(), world.services[&name(Protocol::Tcp)].clone());
+    world.endpoints.insert(map, vec![endpoint("10.42.0.9", "here", Ready)]);
     let input = Input {
         table: "t",
         family: Family::Ipv4,

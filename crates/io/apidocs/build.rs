@@ -21,8 +21,25 @@ fn main() -> Done<()> {
     Ok(())
 }
 
-/// Where cargo unpacked k8s-openapi.
+/// Where cargo unpacked k8s-openapi: below its home, or where `cargo metadata` says for vendored sources. The first
+/// needs no look at packages of other platforms, which a fresh machine has not downloaded.
 fn sources() -> Done<PathBuf> {
+    let lock = std::fs::read_to_string("../../../Cargo.lock")?;
+    let entry = lock.split("name = \"k8s-openapi\"\nversion = \"").nth(1).ok_or("k8s-openapi is not locked")?;
+    let folder = format!("k8s-openapi-{}", entry.split('"').next().ok_or("a version ends")?);
+    let unpacked = std::fs::read_dir(cargo_home()?.join("registry/src")).into_iter().flatten().flatten();
+    let mut found = unpacked.map(|registry| registry.path().join(&folder)).filter(|path| path.is_dir());
+    found.next().map_or_else(ask_cargo, Ok)
+}
+
+fn cargo_home() -> Done<PathBuf> {
+    match std::env::var_os("CARGO_HOME") {
+        Some(home) => Ok(home.into()),
+        None => Ok(PathBuf::from(std::env::var("HOME")?).join(".cargo")),
+    }
+}
+
+fn ask_cargo() -> Done<PathBuf> {
     let cargo = std::env::var("CARGO")?;
     let arguments = ["metadata", "--format-version", "1", "--offline"];
     let output = Command::new(cargo).args(arguments).output()?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&str; 6] = ["base", "api", "core", "io", "app", "dev"];
 
 /// Crates that others of the same layer may use, and why.
-const SHARED_IN_LAYER: [(&str, &str); 15] = [
+const SHARED_IN_LAYER: [(&str, &str); 16] = [
     ("rt", "tasks, time and chance, for everything in base"),
     ("telemetry", "metrics and logs, for everything in base"),
     ("meta", "the words of the vocabulary"),
@@ -20,6 +20,7 @@ const SHARED_IN_LAYER: [(&str, &str); 15] = [
     ("proto", "generated stubs"),
     ("cache", "the watch cache and the store's trait"),
     ("client", "the API as its callers see it"),
+    ("image", "layers, which the runtime stacks"),
     ("config", "settings, read by node and command"),
     ("node", "wiring, started by the command"),
     ("testkit", "fakes for tests"),

@@ -221,7 +221,7 @@ async fn namespaces_are_shared_as_asked(runtime: &Arc<EmbeddedRuntime>, root: &P
         (format!("{b} readlink /proc/self/ns/net"), net.as_str()),
         (format!("{b} id -u; {b} id -g; {b} id -G"), "1234\n5678\n5678 99"),
         (
-            format!("{b} cat /proc/1/comm; {b} grep -l sleep /proc/[0-9]*/cmdline | {b} wc -l | {b} grep -c '[2-9]'"),
+            format!("{b} cat /proc/1/comm; {b} grep -ls sleep /proc/[0-9]*/cmdline | {b} wc -l | {b} grep -c '[2-9]'"),
             "pause\n1",
         ),
         (

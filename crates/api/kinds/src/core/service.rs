@@ -29,6 +29,7 @@ const COLUMNS: &[Column] = &[
 pub const RULES: Rules = Rules {
     default,
     name: names::dns1123_label,
+    prepare_update,
     validate,
     validate_update,
     columns: COLUMNS,
@@ -74,6 +75,49 @@ fn default(service: &mut Value, _: &str) {
             }
         }
     }
+}
+
+/// A change of type takes along what only the old type had, unless the writer changed it too. Kubernetes'
+/// `dropTypeDependentFields`.
+fn prepare_update(new: &mut Value, old: &Value) {
+    let kinds = [old, new].map(|service| service.str_at(&["spec", "type"]).to_owned());
+    if kinds[0] == kinds[1] {
+        return;
+    }
+    let has = |kinds: &[&str], kind: &String| kinds.contains(&kind.as_str());
+    let lost = |having: &[&str]| has(having, &kinds[0]) && !has(having, &kinds[1]);
+    let mut drop = |fields: &[&str]| {
+        if fields.iter().all(|field| new.at(&["spec", field]) == old.at(&["spec", field])) {
+            fields.iter().for_each(|field| drop_field(new, field));
+        }
+    };
+    if lost(&["ClusterIP", "NodePort", "LoadBalancer"]) {
+        drop(&["clusterIP", "clusterIPs"]);
+    }
+    if lost(&["NodePort", "LoadBalancer"]) {
+        drop(&["externalTrafficPolicy"]);
+        drop(&["healthCheckNodePort"]);
+        if node_ports(new) == node_ports(old) {
+            new.list_at_mut(&["spec", "ports"]).iter_mut().for_each(|port| {
+                port.remove(&["nodePort"]);
+            });
+        }
+    }
+    if lost(&["LoadBalancer"]) {
+        ["allocateLoadBalancerNodePorts", "loadBalancerClass"].iter().for_each(|field| {
+            if new.at(&["spec", field]) == old.at(&["spec", field]) {
+                drop_field(new, field);
+            }
+        });
+    }
+}
+
+fn drop_field(service: &mut Value, field: &str) {
+    service.remove(&["spec", field]);
+}
+
+fn node_ports(service: &Value) -> Vec<Option<i64>> {
+    service.list_at(&["spec", "ports"]).iter().map(|port| port.int_at(&["nodePort"])).collect()
 }
 
 /// Whether it can be reached from outside the cluster.
@@ -285,6 +329,18 @@ mod tests {
         validate(&service, &mut errors);
         assert!(errors.is_empty(), "{errors}");
         assert_eq!(ports(&service), "80/TCP");
+    }
+
+    #[test]
+    fn a_change_of_type_drops_what_only_the_old_type_had() {
+        let old = tree(
+            r#"{"spec":{"type":"NodePort","clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1"],
+                "externalTrafficPolicy":"Cluster","ports":[{"port":80,"nodePort":30000}]}}"#,
+        );
+        let mut new = old.clone();
+        new.set(&["spec", "type"], "ExternalName");
+        prepare_update(&mut new, &old);
+        assert_eq!(new, tree(r#"{"spec":{"type":"ExternalName","ports":[{"port":80}]}}"#));
     }
 
     #[test]

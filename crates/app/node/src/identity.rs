@@ -68,15 +68,29 @@ pub enum IdentityError {
 }
 
 impl Identity {
+    /// What was recorded, or chosen and recorded now, and listed as running. One start at a time on a machine, so that
+    /// two clusters never choose the same.
+    pub fn claim(config: &Config, paths: &Paths) -> Result<Identity, IdentityError> {
+        let folder = Path::new(REGISTRY);
+        let failed = |source| IdentityError::File { path: folder.into(), source };
+        private_dir(folder).map_err(failed)?;
+        let turn = std::fs::File::open(folder).map_err(failed)?;
+        rustix::fs::flock(&turn, rustix::fs::FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+        let identity = Identity::ensure(config, paths)?;
+        identity.register()?;
+        Ok(identity)
+    }
+
     /// What was recorded, or chosen and recorded now.
-    pub fn ensure(config: &Config, paths: &Paths) -> Result<Identity, IdentityError> {
+    fn ensure(config: &Config, paths: &Paths) -> Result<Identity, IdentityError> {
         let recorded = Identity::read(paths)?;
-        let others = others(&config.name);
-        if let Some(other) = others.iter().find(|other| other.name == config.name && other.data_dir != paths.root()) {
+        let mut others = others(&config.name);
+        others.retain(|other| other.data_dir != paths.root());
+        if let Some(other) = others.iter().find(|other| other.name == config.name) {
             return Err(IdentityError::NameTaken { name: other.name.clone(), data_dir: other.data_dir.clone() });
         }
         let identity = match recorded {
-            Some(recorded) => recorded.confirm(config)?,
+            Some(recorded) => recorded.confirm(config, &others)?,
             None => Identity::choose(config, paths, &others)?,
         };
         identity.write(&paths.identity())?;
@@ -101,7 +115,7 @@ impl Identity {
     }
 
     /// Lists the cluster as running on this machine.
-    pub fn register(&self) -> Result<(), IdentityError> {
+    fn register(&self) -> Result<(), IdentityError> {
         let folder = Path::new(REGISTRY);
         private_dir(folder).map_err(|source| IdentityError::File { path: folder.into(), source })?;
         self.write(&registered(&self.name))
@@ -117,7 +131,7 @@ impl Identity {
         write_private(path, &text).map_err(|source| IdentityError::File { path: path.into(), source })
     }
 
-    fn confirm(self, config: &Config) -> Result<Identity, IdentityError> {
+    fn confirm(self, config: &Config, others: &[Identity]) -> Result<Identity, IdentityError> {
         let fixed = |setting, was: String, now: Option<String>| match now {
             Some(now) if now != was => Err(IdentityError::Fixed { setting, was, now }),
             _ => Ok(()),
@@ -126,7 +140,7 @@ impl Identity {
         fixed("service-cidr", self.service_cidr.to_string(), config.service_cidr.clone())?;
         fixed("name", self.name.clone(), Some(config.name.clone()))?;
         fixed("node-name", self.node_name.clone(), Some(config.node_name.clone()))?;
-        let kubelet_port = free_port(self.kubelet_port)?;
+        let kubelet_port = free_port(self.kubelet_port, others)?;
         Ok(Identity { api_port: config.port, node_ip: node_ip(), kubelet_port, ..self })
     }
 
@@ -151,7 +165,7 @@ impl Identity {
             pod_cidr,
             service_cidr,
             api_port: config.port,
-            kubelet_port: free_port(10250)?,
+            kubelet_port: free_port(10250, others)?,
         })
     }
 
@@ -252,9 +266,11 @@ pub fn node_ip() -> IpAddr {
     ask().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
-/// `wanted` if nobody listens there, else any free port.
-fn free_port(wanted: u16) -> Result<u16, IdentityError> {
+/// `wanted` if nobody listens there and no other cluster is about to, else any free port.
+fn free_port(wanted: u16, others: &[Identity]) -> Result<u16, IdentityError> {
     let bind = |port| TcpListener::bind(("0.0.0.0", port)).and_then(|listener| listener.local_addr());
+    let claimed = others.iter().any(|other| other.kubelet_port == wanted);
+    let wanted = if claimed { 0 } else { wanted };
     bind(wanted).or_else(|_| bind(0)).map(|address| address.port()).map_err(IdentityError::Port)
 }
 

@@ -86,8 +86,7 @@ pub async fn run(config: Config, zygote: Zygote, tell: impl Fn(&str)) -> Result<
     let paths = Paths::new(&config.data_dir);
     private_dir(paths.root()).map_err(|source| StartError::File { path: paths.root().into(), source })?;
     let _lock = Lock::take(&paths.lock())?.ok_or_else(|| StartError::InUse(paths.root().into()))?;
-    let identity = Identity::ensure(&config, &paths)?;
-    identity.register()?;
+    let identity = Identity::claim(&config, &paths)?;
     let names = Names { node_name: &identity.node_name, addresses: server_addresses(&identity) };
     let pki = Pki::ensure(&paths.pki(), &names)?;
     tell(&format!("coracle: cluster {:?}, data in {}", identity.name, paths.root().display()));

@@ -43,8 +43,7 @@ pub async fn run(options: Options, zygote: Zygote, tell: impl Fn(&str)) -> Resul
     let paths = Paths::new(&options.config.data_dir);
     private_dir(paths.root()).map_err(|source| StandaloneError::File { path: paths.root().into(), source })?;
     let _lock = Lock::take(&paths.lock())?.ok_or_else(|| StartError::InUse(paths.root().into()))?;
-    let identity = Identity::ensure(&options.config, &paths)?;
-    identity.register()?;
+    let identity = Identity::claim(&options.config, &paths)?;
     let scope = Scope::root();
     let remote = Remote::open(&scope, &options.kubeconfig)?;
     let images = Arc::new(images::open(&paths)?);

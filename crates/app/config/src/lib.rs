@@ -22,12 +22,23 @@ pub struct Config {
     pub manifests: Vec<PathBuf>,
     /// Data in a temporary folder, everything gone at exit.
     pub ephemeral: bool,
-    /// Addresses of an etcd cluster; empty means the embedded store.
-    pub datastore: Vec<String>,
+    /// An etcd cluster; none means the embedded store.
+    pub datastore: Option<Datastore>,
     pub pod_cidr: Option<String>,
     pub service_cidr: Option<String>,
     /// Group versions switched on or off, as kube-apiserver's flag of that name: `api/all=true`, `batch/v2alpha1=true`.
     pub runtime_config: Vec<String>,
+}
+
+/// How to reach an etcd cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datastore {
+    /// `https://host:2379`, or `http://…`.
+    pub endpoints: Vec<String>,
+    /// PEM files.
+    pub ca_file: Option<PathBuf>,
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
 }
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/coracle";
@@ -49,7 +60,12 @@ impl Config {
             node_name: checked_name("node-name", settings.node_name.unwrap_or_else(|| hostname.to_lowercase()), 63)?,
             manifests: settings.file,
             ephemeral: settings.ephemeral,
-            datastore: settings.datastore.as_deref().map(split).unwrap_or_default(),
+            datastore: settings.datastore.as_deref().map(|urls| Datastore {
+                endpoints: split(urls),
+                ca_file: settings.datastore_ca,
+                cert_file: settings.datastore_cert,
+                key_file: settings.datastore_key,
+            }),
             pod_cidr: settings.pod_cidr,
             service_cidr: settings.service_cidr,
             runtime_config: settings.runtime_config.as_deref().map(split).unwrap_or_default(),

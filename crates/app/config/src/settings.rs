@@ -35,6 +35,15 @@ pub struct Settings {
     /// Keep objects in an etcd cluster: its addresses, separated by commas [default: the embedded store]
     #[arg(long, value_name = "URLS")]
     pub datastore: Option<String>,
+    /// Certificates of authorities that vouch for the etcd cluster
+    #[arg(long, value_name = "FILE", requires = "datastore")]
+    pub datastore_ca: Option<PathBuf>,
+    /// Certificate to present to the etcd cluster
+    #[arg(long, value_name = "FILE", requires = "datastore_key")]
+    pub datastore_cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, value_name = "FILE", requires = "datastore_cert")]
+    pub datastore_key: Option<PathBuf>,
     /// Addresses of pods [default: a range not in use]
     #[arg(long, value_name = "CIDR")]
     pub pod_cidr: Option<String>,
@@ -95,6 +104,9 @@ impl Settings {
             ephemeral: self.ephemeral || other.ephemeral,
             name: self.name.or(other.name),
             datastore: self.datastore.or(other.datastore),
+            datastore_ca: self.datastore_ca.or(other.datastore_ca),
+            datastore_cert: self.datastore_cert.or(other.datastore_cert),
+            datastore_key: self.datastore_key.or(other.datastore_key),
             pod_cidr: self.pod_cidr.or(other.pod_cidr),
             service_cidr: self.service_cidr.or(other.service_cidr),
             runtime_config: self.runtime_config.or(other.runtime_config),

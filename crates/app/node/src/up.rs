@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use coracle_apiserver::Identity as Caller;
+use coracle_apiserver::{Identity as Caller, Server};
 use coracle_client::Client;
 use coracle_config::Config;
 use coracle_image::Store as Images;
@@ -14,7 +14,7 @@ use coracle_linux::zygote::Zygote;
 use coracle_reconcile::{View, ViewExt};
 use coracle_rt::{Closed, Scope};
 use coracle_store::EtcdOptions;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -56,7 +56,7 @@ pub enum StartError {
     Etcd(#[from] coracle_store::EtcdError),
     #[error("starting the API server")]
     Server(#[from] coracle_apiserver::ServerError),
-    #[error("listening on port {port}")]
+    #[error("listening on port {port}; `--port` takes another")]
     Listen {
         port: u16,
         #[source]
@@ -114,10 +114,15 @@ fn serving(config: &Config, identity: &Identity) -> Serving {
 }
 
 fn keeping(config: &Config, paths: &Paths) -> Keeping {
-    match (&config.datastore[..], config.ephemeral) {
-        ([], false) => Keeping::Durable(paths.store()),
-        ([], true) => Keeping::Ephemeral(paths.root().into()),
-        (endpoints, _) => Keeping::Etcd(EtcdOptions { endpoints: endpoints.to_vec(), ..EtcdOptions::default() }),
+    match (&config.datastore, config.ephemeral) {
+        (None, false) => Keeping::Durable(paths.store()),
+        (None, true) => Keeping::Ephemeral(paths.root().into()),
+        (Some(etcd), _) => Keeping::Etcd(EtcdOptions {
+            endpoints: etcd.endpoints.clone(),
+            ca_file: etcd.ca_file.clone(),
+            cert_file: etcd.cert_file.clone(),
+            key_file: etcd.key_file.clone(),
+        }),
     }
 }
 
@@ -167,8 +172,14 @@ impl Cluster {
         let worker = Arc::new(worker);
         step("runtime, network, proxy, DNS and kubelet");
         let down = Arc::new(Notify::new());
-        let steward =
-            Butler { images, worker, view: control_plane.view(), down: down.clone(), node: identity.node_name.clone() };
+        let steward = Butler {
+            images,
+            worker,
+            server: control_plane.server.clone(),
+            down: down.clone(),
+            node: identity.node_name.clone(),
+            port: identity.api_port,
+        };
         control::listen(&scope.child("control"), &paths.socket(), Arc::new(steward))?;
         wait_for_node(control_plane.view().as_ref(), &identity.node_name).await;
         step(&format!("node {} is Ready", identity.node_name));
@@ -257,16 +268,17 @@ async fn wait_for_node(view: &dyn View, name: &str) {
 struct Butler {
     images: Arc<Images>,
     worker: Arc<Worker>,
-    view: Arc<dyn View>,
+    server: Arc<Server>,
     down: Arc<Notify>,
     node: String,
+    port: u16,
 }
 
 #[async_trait]
 impl Steward for Butler {
     async fn answer(&self, ask: Ask) -> Answer {
         match ask {
-            Ask::Status => Answer::Status { components: self.components() },
+            Ask::Status => Answer::Status { components: self.components().await },
             Ask::Down => {
                 self.down.notify_one();
                 Answer::Done
@@ -281,16 +293,46 @@ impl Steward for Butler {
 }
 
 impl Butler {
-    fn components(&self) -> Vec<Component> {
-        let node = self.view.get_as::<Node>("", &self.node);
+    async fn components(&self) -> Vec<Component> {
+        let mut components = vec![self.api_server(), self.store().await];
+        components.extend(self.deciders());
+        components.extend(self.worker.components());
+        components.push(self.node());
+        components
+    }
+
+    fn api_server(&self) -> Component {
+        Component {
+            name: "apiserver".into(),
+            healthy: self.server.is_ready(),
+            detail: format!("https://127.0.0.1:{}", self.port),
+        }
+    }
+
+    async fn store(&self) -> Component {
+        let (healthy, detail) = match self.server.cache.store.revision().await {
+            Ok(revision) => (true, format!("revision {revision}")),
+            Err(error) => (false, error.to_string()),
+        };
+        Component { name: "store".into(), healthy, detail }
+    }
+
+    /// A scheduler or controller that fails ends the whole process, so one that can be asked after is well.
+    fn deciders(&self) -> [Component; 2] {
+        let pods = self.server.view().list_as::<Pod>(None);
+        let waiting = pods.iter().filter(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none())).count();
+        let well = |name: &str, detail| Component { name: name.into(), healthy: true, detail };
+        [well("scheduler", format!("{waiting} pods to place")), well("controller-manager", String::new())]
+    }
+
+    fn node(&self) -> Component {
+        let node = self.server.view().get_as::<Node>("", &self.node);
         let conditions = node.as_ref().and_then(|node| node.status.as_ref()?.conditions.as_ref());
         let ready = conditions.and_then(|conditions| conditions.iter().find(|condition| condition.type_ == "Ready"));
-        let mut components = self.worker.components();
-        components.push(Component {
+        Component {
             name: format!("node {}", self.node),
             healthy: ready.is_some_and(|ready| ready.status == "True"),
             detail: ready.and_then(|ready| ready.message.clone()).unwrap_or_default(),
-        });
-        components
+        }
     }
 }

@@ -9,6 +9,7 @@ const HELLO: &str = include_str!("../../../../../examples/hello.yaml");
 #[test]
 fn a_cluster_runs_heals_updates_survives_and_goes_without_a_trace() {
     let mut cluster = Cluster::start("tour", &[]);
+    tells_how_it_is(&cluster);
     reads_like_kubernetes(&cluster);
     runs_a_deployment(&cluster);
     reaches_it_by_name_address_and_port(&cluster);
@@ -21,6 +22,25 @@ fn a_cluster_runs_heals_updates_survives_and_goes_without_a_trace() {
     assert_eq!(traces(&cluster.name, &cluster.folder), Vec::<String>::new(), "left in the kernel");
     cluster.up(&[]);
     cluster.kubectl("rollout status deployment/hello --timeout=60s");
+}
+
+fn tells_how_it_is(cluster: &Cluster) {
+    let status = cluster.command(&["status"]);
+    let lines = text(&status);
+    assert!(status.status.success(), "{lines}");
+    for component in [
+        "apiserver",
+        "store",
+        "scheduler",
+        "controller-manager",
+        "kubelet",
+        "proxy",
+        "runtime",
+        "network",
+        "node node-1",
+    ] {
+        assert!(lines.lines().any(|line| line.starts_with(&format!("✓ {component} "))), "{component}:\n{lines}");
+    }
 }
 
 fn reads_like_kubernetes(cluster: &Cluster) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use coracle_kubelet::runtime::{Duplex, ExecRequest, Runtime, RuntimeError, Streams};
-use coracle_podnet::PodNetwork;
+use coracle_podnet::{PodNetwork, PortMapping, Transport};
 use coracle_proto::cri;
 use coracle_rt::Scope;
 use coracle_runtime::{EmbeddedRuntime, ExecOptions, NetworkAttach, NetworkRequest, Resize};
@@ -178,11 +178,30 @@ pub struct Network(pub Arc<PodNetwork>);
 impl NetworkAttach for Network {
     async fn attach(&self, request: &NetworkRequest) -> Result<Vec<IpAddr>, NetworkError> {
         let (network, netns, sandbox) = (self.0.clone(), request.netns.clone(), request.sandbox_id.clone());
-        Ok(tokio::task::spawn_blocking(move || network.attach(&netns, &sandbox)).await??)
+        let ports = request.port_mappings.iter().map(port_mapping).collect::<Result<Vec<_>, _>>()?;
+        Ok(tokio::task::spawn_blocking(move || network.attach(&netns, &sandbox, &ports)).await??)
     }
 
     async fn detach(&self, request: &NetworkRequest) -> Result<(), NetworkError> {
         let (network, sandbox) = (self.0.clone(), request.sandbox_id.clone());
         Ok(tokio::task::spawn_blocking(move || network.detach(&sandbox)).await??)
     }
+}
+
+/// An unspecified address of the host stands for all of them.
+fn port_mapping(asked: &cri::PortMapping) -> Result<PortMapping, NetworkError> {
+    let host_address = match asked.host_ip.as_str() {
+        "" => None,
+        text => Some(text.parse::<IpAddr>()?).filter(|address| !address.is_unspecified()),
+    };
+    Ok(PortMapping {
+        transport: match asked.protocol() {
+            cri::Protocol::Tcp => Transport::Tcp,
+            cri::Protocol::Udp => Transport::Udp,
+            cri::Protocol::Sctp => Transport::Sctp,
+        },
+        host_address,
+        host_port: u16::try_from(asked.host_port)?,
+        pod_port: u16::try_from(asked.container_port)?,
+    })
 }

@@ -16,14 +16,15 @@ use coracle_linux::netlink::{Family as Kernel, Socket};
 pub use coracle_netplan::Cidr;
 use coracle_netplan::cidr::octets;
 use coracle_netplan::ipam::IpamError;
-use coracle_netplan::nft::{Family, encode, remove_table, replace};
-use coracle_netplan::podrules::pod_table;
+use coracle_netplan::nft::{Family, Table, diff, encode, remove_table, replace};
+use coracle_netplan::podrules::{self, HostPort, pod_table};
 
 mod leases;
 mod links;
 mod switches;
 
 use leases::Leases;
+pub use leases::{PortMapping, Transport};
 use links::{Links, Veth};
 use switches::Switches;
 
@@ -75,7 +76,13 @@ pub struct PodNetwork {
     bridge: String,
     bridge_index: u32,
     gateway: IpAddr,
-    state: Mutex<Leases>,
+    state: Mutex<State>,
+}
+
+struct State {
+    leases: Leases,
+    /// The packet filter as the kernel has it.
+    table: Table,
 }
 
 impl PodNetwork {
@@ -91,13 +98,13 @@ impl PodNetwork {
         let bridge = bridge_name(&options.cluster);
         let bridge_index = open_bridge(&options, &bridge, gateway)
             .map_err(|source| Error::Bridge { bridge: bridge.clone(), source })?;
-        let table = pod_table(&table_name(&options.cluster), &bridge, options.node_range, options.cluster_range);
-        netfilter(&encode(&table, &replace(&table))).map_err(Error::Filter)?;
-        Switches::here().and_then(|switch| switch.need(&options.cluster)).map_err(Error::Switches)?;
         adopt_links(&options.cluster, &mut leases)
             .map_err(|source| Error::Bridge { bridge: bridge.clone(), source })?;
+        let table = planned_table(&options, &leases);
+        netfilter(&encode(&table, &replace(&table))).map_err(Error::Filter)?;
+        Switches::here().and_then(|switch| switch.need(&options.cluster)).map_err(Error::Switches)?;
         leases.save()?;
-        Ok(PodNetwork { options, bridge, bridge_index, gateway, state: Mutex::new(leases) })
+        Ok(PodNetwork { options, bridge, bridge_index, gateway, state: Mutex::new(State { leases, table }) })
     }
 
     /// This node's address among its pods: their gateway, and where a node-local DNS server listens.
@@ -109,15 +116,19 @@ impl PodNetwork {
         &self.bridge
     }
 
-    /// Gives the sandbox whose network namespace is pinned at `netns` its loopback, link, address and routes.
-    /// A sandbox connected before is connected anew, with the same address.
-    pub fn attach(&self, netns: &Path, sandbox: &str) -> Result<Vec<IpAddr>, Error> {
+    /// Gives the sandbox whose network namespace is pinned at `netns` its loopback, link, address and routes, and leads
+    /// the node's ports to it. A sandbox connected before is connected anew, with the same address.
+    pub fn attach(&self, netns: &Path, sandbox: &str, ports: &[PortMapping]) -> Result<Vec<IpAddr>, Error> {
         let (address, is_new) = {
             let mut state = self.state();
-            let is_new = state.ipam.leased_to(sandbox).is_none();
-            let address = state.ipam.lease(sandbox)?;
-            if is_new {
-                state.save()?;
+            let is_new = state.leases.ipam.leased_to(sandbox).is_none();
+            let address = state.leases.ipam.lease(sandbox)?;
+            let is_other = state.leases.set_ports(sandbox, ports);
+            if is_new || is_other {
+                state.leases.save()?;
+            }
+            if is_other {
+                self.filter(&mut state)?;
             }
             (address, is_new)
         };
@@ -138,22 +149,25 @@ impl PodNetwork {
             .and_then(|mut links| links.delete(&name))
             .map_err(|source| Error::Detach { sandbox: sandbox.into(), source })?;
         let mut state = self.state();
-        match state.ipam.release(sandbox) {
-            Some(_) => state.save(),
-            None => Ok(()),
+        let had_ports = state.leases.set_ports(sandbox, &[]);
+        let had_address = state.leases.ipam.release(sandbox).is_some();
+        if had_ports {
+            self.filter(&mut state)?;
         }
+        if had_ports || had_address { state.leases.save() } else { Ok(()) }
     }
 
     /// The addresses of a sandbox connected now or before a restart; empty if it is not.
     pub fn addresses(&self, sandbox: &str) -> Vec<IpAddr> {
-        self.state().ipam.leased_to(sandbox).into_iter().collect()
+        self.state().leases.ipam.leased_to(sandbox).into_iter().collect()
     }
 
     /// Disconnects every sandbox that is not among the living ones and names them: what a crash left behind.
     pub fn retain(&self, live: &BTreeSet<String>) -> Result<Vec<String>, Error> {
         let leaked: Vec<String> = {
             let state = self.state();
-            state.ipam.leases().map(|(_, sandbox)| sandbox.to_owned()).filter(|one| !live.contains(one)).collect()
+            let leases = state.leases.ipam.leases();
+            leases.map(|(_, sandbox)| sandbox.to_owned()).filter(|one| !live.contains(one)).collect()
         };
         for sandbox in &leaked {
             self.detach(sandbox)?;
@@ -191,7 +205,15 @@ impl PodNetwork {
         coracle_linux::netns::run_in(netns, || Links::open()?.set_up_pod(POD_INTERFACE, address, gateway))?
     }
 
-    fn state(&self) -> MutexGuard<'_, Leases> {
+    /// Brings the kernel's packet filter to what the leases say.
+    fn filter(&self, state: &mut State) -> Result<(), Error> {
+        let table = planned_table(&self.options, &state.leases);
+        netfilter(&encode(&table, &diff(&state.table, &table))).map_err(Error::Filter)?;
+        state.table = table;
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -229,6 +251,17 @@ pub fn bridge_name(cluster: &str) -> String {
         return format!("cor-{cluster}");
     }
     format!("cor-{:011x}", hash(cluster) & 0xfff_ffff_ffff)
+}
+
+fn planned_table(options: &Options, leases: &Leases) -> Table {
+    let host_ports: Vec<HostPort> = leases.host_ports().collect();
+    pod_table(&podrules::Input {
+        table: &table_name(&options.cluster),
+        bridge: &bridge_name(&options.cluster),
+        node_range: options.node_range,
+        cluster_range: options.cluster_range,
+        host_ports: &host_ports,
+    })
 }
 
 fn table_name(cluster: &str) -> String {

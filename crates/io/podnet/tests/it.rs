@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use coracle_linux::netns::run_in;
-use coracle_podnet::{MTU_DEFAULT, Options, PodNetwork, bridge_name, ranges_in_use, remove_all};
+use coracle_podnet::{
+    MTU_DEFAULT, Options, PodNetwork, PortMapping, Transport, bridge_name, ranges_in_use, remove_all,
+};
 
 /// Runs the named test again in a network namespace of its own; true inside it.
 fn alone(test: &str) -> bool {
@@ -109,9 +111,9 @@ fn pods_reach_each_other_the_node_and_themselves() {
     let folder = Folder::new("reach");
     let network = PodNetwork::open(options("one", &folder.0, 42)).unwrap();
     let (a, b) = (Sandbox::new(), Sandbox::new());
-    let address_a = network.attach(&a.path(), "sandbox-a").unwrap()[0];
+    let address_a = network.attach(&a.path(), "sandbox-a", &[]).unwrap()[0];
     let begun = std::time::Instant::now();
-    let address_b = network.attach(&b.path(), "sandbox-b").unwrap()[0];
+    let address_b = network.attach(&b.path(), "sandbox-b", &[]).unwrap()[0];
     println!("attach took {:?}", begun.elapsed());
     assert_eq!(network.gateway().to_string(), "10.42.0.1");
     assert_eq!((address_a.to_string().as_str(), address_b.to_string().as_str()), ("10.42.0.2", "10.42.0.3"));
@@ -132,8 +134,8 @@ fn a_restart_adopts_and_a_leak_is_released() {
     let folder = Folder::new("restart");
     let network = PodNetwork::open(options("one", &folder.0, 42)).unwrap();
     let (a, b) = (Sandbox::new(), Sandbox::new());
-    let address_a = network.attach(&a.path(), "a").unwrap();
-    network.attach(&b.path(), "b").unwrap();
+    let address_a = network.attach(&a.path(), "a", &[]).unwrap();
+    network.attach(&b.path(), "b", &[]).unwrap();
     drop(network);
 
     std::fs::write(folder.0.join("addresses.json"), "{ torn").unwrap();
@@ -143,7 +145,7 @@ fn a_restart_adopts_and_a_leak_is_released() {
     assert_eq!(network.retain(&BTreeSet::from(["a".to_owned()])).unwrap(), ["b"]);
     assert!(network.addresses("b").is_empty());
     network.detach("b").unwrap();
-    assert_eq!(network.attach(&a.path(), "a").unwrap(), address_a);
+    assert_eq!(network.attach(&a.path(), "a", &[]).unwrap(), address_a);
     assert!(reaches(None, &a, address_a[0]), "connected anew with the same address");
 }
 
@@ -160,8 +162,8 @@ fn two_networks_live_side_by_side_and_leave_no_trace() {
     let two = PodNetwork::open(options("a-cluster-with-a-long-name", &second.0, 43)).unwrap();
     assert!(ranges_in_use().unwrap().contains(&"10.142.0.0/16".parse().unwrap()));
     let (a, b) = (Sandbox::new(), Sandbox::new());
-    one.attach(&a.path(), "a").unwrap();
-    let address_b = two.attach(&b.path(), "b").unwrap()[0];
+    one.attach(&a.path(), "a", &[]).unwrap();
+    let address_b = two.attach(&b.path(), "b", &[]).unwrap()[0];
     remove_all("one", &first.0).unwrap();
     assert!(!traces().contains(&bridge_name("one")));
     assert_eq!(forwarding(), "1\n");
@@ -170,4 +172,42 @@ fn two_networks_live_side_by_side_and_leave_no_trace() {
     remove_all("one", &first.0).unwrap();
     assert_eq!(traces(), before);
     assert_eq!(forwarding(), forwarding_before);
+}
+
+#[test]
+fn a_port_of_the_node_leads_to_the_pod_that_asked_for_it() {
+    if !alone("a_port_of_the_node_leads_to_the_pod_that_asked_for_it") {
+        return;
+    }
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+    assert!(up.unwrap().success());
+    let folder = Folder::new("ports");
+    let network = PodNetwork::open(options("one", &folder.0, 42)).unwrap();
+    let pod = Sandbox::new();
+    let asked = |host_address: &str, host_port| PortMapping {
+        transport: Transport::Tcp,
+        host_address: Some(host_address.parse().unwrap()),
+        host_port,
+        pod_port: 80,
+    };
+    let ports = [asked("127.0.0.1", 5000), asked("10.42.0.1", 5001)];
+    let address = network.attach(&pod.path(), "a", &ports).unwrap()[0];
+    let listener = run_in(&pod.path(), || TcpListener::bind((address, 80))).unwrap().unwrap();
+    let calls = |host: &str, port: u16| {
+        let target = (host.parse::<IpAddr>().unwrap(), port).into();
+        let reached = TcpStream::connect_timeout(&target, std::time::Duration::from_secs(2)).is_ok();
+        if reached {
+            drop(listener.accept().unwrap());
+        }
+        reached
+    };
+    assert!(calls("127.0.0.1", 5000), "by loopback");
+    assert!(calls("10.42.0.1", 5001), "by an address of the node");
+    assert!(!calls("10.42.0.1", 5000), "not by another address");
+    drop(network);
+    let network = PodNetwork::open(options("one", &folder.0, 42)).unwrap();
+    assert!(calls("127.0.0.1", 5000), "after a restart");
+    network.detach("a").unwrap();
+    let rules = Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout;
+    assert!(!String::from_utf8(rules).unwrap().contains("dnat"), "nothing is left of it");
 }

@@ -24,6 +24,8 @@ pub mod bootstrap;
 mod call;
 pub mod caller;
 pub mod groups;
+mod links;
+mod log_socket;
 mod metrics;
 mod query;
 mod request;
@@ -31,6 +33,7 @@ pub mod serve;
 pub mod server;
 mod services;
 mod tunnel;
+mod unverified;
 
 pub use caller::{Caller, Identity, LocalTransport};
 pub use groups::{Groups, GroupsError};

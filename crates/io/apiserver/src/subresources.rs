@@ -22,7 +22,9 @@ use crate::{decode, tunnel};
 pub async fn route(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
     let kind = target.served.kind;
     let part = kind.subresource(&target.subresource).ok_or_else(answer::not_found)?;
-    if !part.verbs.contains(&call.info.verb) {
+    // What a pod or Service can be asked is theirs to say.
+    let is_options = part.name == "proxy" && call.head.method == http::Method::OPTIONS;
+    if !part.verbs.contains(&call.info.verb) && !is_options {
         return Err(answer::method_not_allowed());
     }
     match (kind.plural, part.name) {

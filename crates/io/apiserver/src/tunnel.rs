@@ -8,7 +8,7 @@ use bytes::Bytes;
 use coracle_client::{Body, BodyError};
 use coracle_meta::{Resource, Status, Value};
 use coracle_reconcile::View;
-use http::header::{CONNECTION, HOST, HeaderName, UPGRADE};
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, LOCATION, UPGRADE};
 use http::{HeaderMap, Method, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
@@ -19,9 +19,11 @@ use tokio::net::TcpStream;
 
 use crate::answer::Response;
 use crate::call::Call;
+use crate::links::Links;
 use crate::serve::Upgrade;
 use crate::server::Server;
 use crate::store::{Target, failed, tree};
+use crate::{log_socket, unverified};
 
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Hop by hop (RFC 9110, 7.6.1), and what proved the caller to us and is no business of the other end.
@@ -37,6 +39,16 @@ const NOT_PASSED_ON: [&str; 9] = [
     "expect",
 ];
 
+/// What pages of pods may not tell a browser of this server.
+const CROSS_ORIGIN: [&str; 6] = [
+    "access-control-allow-credentials",
+    "access-control-allow-headers",
+    "access-control-allow-methods",
+    "access-control-allow-origin",
+    "access-control-expose-headers",
+    "access-control-max-age",
+];
+
 /// Where a request goes on to.
 struct Place {
     host: String,
@@ -44,6 +56,17 @@ struct Place {
     tls: Option<Arc<rustls::ClientConfig>>,
     /// With its query.
     path: String,
+    way: Way,
+}
+
+/// What is done with the answer on its way back.
+enum Way {
+    /// It is passed on as it is.
+    Plain,
+    /// It is a log that the client wants over a WebSocket.
+    LogSocket,
+    /// It may be a page, whose links are led through the proxy; this is the path up to where the other end's begins.
+    Pages(String),
 }
 
 /// `exec`, `attach`, `portforward` and `log`: to the kubelet of the pod's node.
@@ -68,7 +91,10 @@ pub async fn pod(server: &Arc<Server>, call: &Call, target: &Target) -> Result<R
     if !query.is_empty() {
         path = format!("{path}?{query}");
     }
-    let place = kubelet(server, node, path)?;
+    let mut place = kubelet(server, node, path)?;
+    if target.subresource == "log" && log_socket::is_wanted(&call.head.headers) {
+        place.way = Way::LogSocket;
+    }
     forward(server, call, place).await
 }
 
@@ -132,13 +158,17 @@ fn kubelet(server: &Server, node: &str, path: String) -> Result<Place, Status> {
     let port = node_object.int_at(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]).unwrap_or(10250);
     let tls =
         server.kubelet_tls.clone().ok_or_else(|| Status::internal("this server has no certificate for kubelets"))?;
-    Ok(Place { host: host.to_owned(), port: port as u16, tls: Some(tls), path })
+    Ok(Place { host: host.to_owned(), port: port as u16, tls: Some(tls), path, way: Way::Plain })
 }
 
 /// `proxy` of pods, services and nodes.
 pub async fn proxy(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
     let query = call.head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let path = format!("/{}{query}", call.info.rest);
+    let (prefix, rest) = split_path(call.head.uri.path(), &target.name);
+    if rest.is_empty() && matches!(call.head.method, Method::GET | Method::HEAD) {
+        return redirect(&format!("{prefix}/{query}"));
+    }
+    let path = format!("{}{query}", if rest.is_empty() { "/" } else { rest });
     // `scheme:name:port`, `name:port` or `name`.
     let parts: Vec<&str> = target.name.split(':').collect();
     let (scheme, name, port) = match parts.as_slice() {
@@ -152,8 +182,8 @@ pub async fn proxy(server: &Arc<Server>, call: &Call, target: &Target) -> Result
             )));
         }
     };
-    let tls = (scheme == "https").then(|| server.kubelet_tls.clone()).flatten();
-    let place = match target.served.kind.plural {
+    let tls = server.kubelet_tls.as_deref().filter(|_| scheme == "https").map(unverified::config);
+    let mut place = match target.served.kind.plural {
         "nodes" => kubelet(server, name, path)?,
         "pods" => {
             let found = server.view.get(&target.resource(), &target.namespace, name);
@@ -165,14 +195,39 @@ pub async fn proxy(server: &Arc<Server>, call: &Call, target: &Target) -> Result
             let first = pod.list_at(&["spec", "containers"]).iter().flat_map(|one| one.list_at(&["ports"]));
             let first = first.filter_map(|port| port.int_at(&["containerPort"])).next().unwrap_or(80);
             let port = if port.is_empty() { first as u16 } else { number(port)? };
-            Place { host: ip, port, tls, path }
+            Place { host: ip, port, tls, path, way: Way::Plain }
         }
         _ => {
             let (host, port) = endpoint(server, target, name, port)?;
-            Place { host, port, tls, path }
+            Place { host, port, tls, path, way: Way::Plain }
         }
     };
+    place.way = Way::Pages(prefix.to_owned());
     forward(server, call, place).await
+}
+
+/// The path up to `NAME/proxy`, and the other end's own path, which may be empty.
+fn split_path<'a>(path: &'a str, name: &str) -> (&'a str, &'a str) {
+    let mut end = 0;
+    let mut before = "";
+    for part in path.split('/') {
+        end += part.len();
+        let decoded = crate::query::percent_decode(before, crate::query::Plus::Literal);
+        if part == "proxy" && decoded == name {
+            return path.split_at(end);
+        }
+        before = part;
+        end += 1;
+    }
+    (path, "")
+}
+
+/// Pages at the root need a path that ends so, or their relative links lead astray.
+fn redirect(to: &str) -> Result<Response, Status> {
+    let mut response = http::Response::new(crate::serve::empty());
+    *response.status_mut() = http::StatusCode::MOVED_PERMANENTLY;
+    response.headers_mut().insert(LOCATION, to.parse().map_err(|_| Status::bad_request("invalid path"))?);
+    Ok(response)
 }
 
 fn number(port: &str) -> Result<u16, Status> {
@@ -221,7 +276,7 @@ fn unavailable(why: &str) -> Status {
     Status::new(503, "ServiceUnavailable", why)
 }
 
-async fn forward(server: &Server, call: &Call, place: Place) -> Result<Response, Status> {
+async fn forward(server: &Arc<Server>, call: &Call, place: Place) -> Result<Response, Status> {
     let broken = |error: &dyn std::fmt::Display| {
         let (host, port) = (&place.host, place.port);
         Status::internal(format!("error trying to reach {host}:{port}: {error}"))
@@ -244,7 +299,7 @@ async fn forward(server: &Server, call: &Call, place: Place) -> Result<Response,
 }
 
 /// One request over a fresh connection, which lives as long as the answer or the upgrade.
-async fn through<S>(server: &Server, call: &Call, place: &Place, stream: S) -> Result<Response, Status>
+async fn through<S>(server: &Arc<Server>, call: &Call, place: &Place, stream: S) -> Result<Response, Status>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -269,19 +324,46 @@ where
     strip(&mut head.headers);
     let body: Body = body.map_err(|error| Box::new(error) as BodyError).boxed_unsync();
     // The sender keeps the connection open until the body has been read.
-    let body = Guarded { body, _sender: sender };
-    Ok(http::Response::from_parts(head, body.boxed_unsync()))
+    let body = Guarded { body, _sender: sender }.boxed_unsync();
+    match &place.way {
+        Way::Plain => Ok(http::Response::from_parts(head, body)),
+        Way::LogSocket => log_socket::carry(server, call, http::Response::from_parts(head, body)),
+        Way::Pages(prefix) => Ok(page(call, place, prefix, (head, body))),
+    }
+}
+
+/// Leads a redirection and the links of a page through the proxy.
+fn page(call: &Call, place: &Place, prefix: &str, (mut head, body): (http::response::Parts, Body)) -> Response {
+    let text = |value: Option<&http::HeaderValue>| value.and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let authority = call.head.uri.authority().map(ToString::to_string);
+    let links = Links {
+        source: format!("{}:{}", place.host, place.port),
+        scheme: "https",
+        host: authority.or_else(|| text(call.head.headers.get(HOST))).unwrap_or_default(),
+        prefix: prefix.to_owned(),
+    };
+    for name in CROSS_ORIGIN {
+        head.headers.remove(name);
+    }
+    if let Some(value) = text(head.headers.get(LOCATION)).and_then(|to| links.rewritten(&to)?.parse().ok()) {
+        head.headers.insert(LOCATION, value);
+    }
+    let kind = text(head.headers.get(CONTENT_TYPE)).unwrap_or_default();
+    let is_page = kind.split(';').next().is_some_and(|kind| kind.trim() == "text/html");
+    let is_packed = head.headers.contains_key(CONTENT_ENCODING);
+    let body = if is_page && !is_packed { links.rewrite(body) } else { body };
+    http::Response::from_parts(head, body)
 }
 
 fn request(call: &Call, place: &Place) -> Result<http::Request<Full<Bytes>>, Status> {
     let uri: Uri = place.path.parse().map_err(|_| Status::bad_request("invalid path"))?;
-    let is_upgrade = call.head.headers.contains_key(UPGRADE);
-    // WebSocket over HTTP/1.1 starts with GET; SPDY came as POST and goes on as such.
-    let method = if call.head.method == Method::HEAD { Method::GET } else { call.head.method.clone() };
-    let mut builder = http::Request::builder().method(method).uri(uri);
+    let is_upgrade = call.head.headers.contains_key(UPGRADE) && !matches!(place.way, Way::LogSocket);
+    let mut builder = http::Request::builder().method(call.head.method.clone()).uri(uri);
     if let Some(headers) = builder.headers_mut() {
         for (name, value) in &call.head.headers {
             let is_hop = !is_upgrade && (name == CONNECTION || name == UPGRADE);
+            // The links of a page that comes packed could not be found.
+            let is_hop = is_hop || (name == ACCEPT_ENCODING && matches!(place.way, Way::Pages(_)));
             if !NOT_PASSED_ON.contains(&name.as_str()) && !is_hop && !name.as_str().starts_with("impersonate-") {
                 headers.append(name, value.clone());
             }
@@ -325,5 +407,18 @@ impl http_body::Body for Guarded {
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
         std::pin::Pin::new(&mut self.body).poll_frame(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_ends_path_begins_after_the_proxy() {
+        let base = "/api/v1/namespaces/proxy/pods/http:proxy:80/proxy";
+        for rest in ["", "/", "/a//b/", "/http:proxy:80/proxy"] {
+            assert_eq!(split_path(&format!("{base}{rest}"), "http:proxy:80"), (base, rest));
+        }
     }
 }

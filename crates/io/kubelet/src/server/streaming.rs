@@ -50,6 +50,16 @@ struct Wanted {
     stdout: bool,
     stderr: bool,
     tty: bool,
+    last_word: LastWord,
+}
+
+/// How a client reads how it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LastWord {
+    /// A `Status` object, success too: from the fourth version of the protocol.
+    Object,
+    /// The message of a failure, and nothing after a success.
+    Text,
 }
 
 /// What comes from the client.
@@ -83,11 +93,12 @@ async fn start(
     query: &Query,
     mut request: Request<Incoming>,
 ) -> Result<Answer, Answer> {
-    let wanted = Wanted {
+    let mut wanted = Wanted {
         stdin: query.is_set(["stdin", "input"]),
         stdout: query.is_set(["stdout", "output"]),
         stderr: query.is_set(["stderr", "error"]) && !query.is_set(["tty", "tty"]),
         tty: query.is_set(["tty", "tty"]),
+        last_word: LastWord::Object,
     };
     let cmd = query.all("command");
     if way == Way::Exec && cmd.is_empty() {
@@ -108,6 +119,9 @@ async fn start(
     let mut agreed = agreed;
     let answer = std::mem::replace(&mut agreed.answer, text(StatusCode::OK, ""));
     let protocol = agreed.protocol.clone();
+    if !protocol.starts_with("v4.") && !protocol.starts_with("v5.") {
+        wanted.last_word = LastWord::Text;
+    }
     node.scope.spawn_until_cancelled("streams", async move {
         match agreed.connection().await {
             Ok(Changed::WebSocket(socket)) => over_websocket(*socket, &protocol, wanted, streams).await,
@@ -281,7 +295,7 @@ async fn run(
 ) {
     let streams = match streams {
         Ok(streams) => streams,
-        Err(message) => return drop(to_client.send(ToClient::Status(failure(&message))).await),
+        Err(message) => return tell_end(&to_client, wanted.last_word, failure(&message)).await,
     };
     let Streams { mut stdin, stdout, stderr, resize, exit } = streams;
     if !wanted.stdin {
@@ -320,11 +334,21 @@ async fn run(
         () = input => return,
     };
     let status = match code {
-        Ok(0) => json!({"metadata": {}, "status": "Success"}).to_string(),
+        Ok(0) => json!({"metadata": {}, "status": "Success"}),
         Ok(code) => exited(code),
         Err(_) => failure("the process was lost"),
     };
-    let _ = to_client.send(ToClient::Status(status)).await;
+    tell_end(&to_client, wanted.last_word, status).await;
+}
+
+async fn tell_end(to_client: &mpsc::Sender<ToClient>, last_word: LastWord, status: serde_json::Value) {
+    let text = match last_word {
+        LastWord::Object => status.to_string(),
+        LastWord::Text if status["status"] == "Success" => return,
+        LastWord::Text => status["message"].as_str().unwrap_or_default().to_owned(),
+    };
+    // A client that went away needs no last word.
+    let _ = to_client.send(ToClient::Status(text)).await;
 }
 
 async fn pump(from: Option<Box<dyn AsyncRead + Send + Unpin>>, channel: Channel, to: &mpsc::Sender<ToClient>) {
@@ -338,21 +362,19 @@ async fn pump(from: Option<Box<dyn AsyncRead + Send + Unpin>>, channel: Channel,
     }
 }
 
-fn exited(code: i32) -> String {
+fn exited(code: i32) -> serde_json::Value {
     json!({
         "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
         "message": format!("command terminated with non-zero exit code: command terminated with exit code {code}"),
         "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
     })
-    .to_string()
 }
 
-fn failure(message: &str) -> String {
+fn failure(message: &str) -> serde_json::Value {
     json!({
         "metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500,
         "message": format!("Internal error occurred: error executing command in container: {message}"),
     })
-    .to_string()
 }
 
 fn resize_of(bytes: &[u8]) -> Option<(u16, u16)> {

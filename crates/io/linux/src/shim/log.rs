@@ -71,13 +71,13 @@ impl Log {
         self.append(&ready);
     }
 
-    /// Writes lines that were never ended.
+    /// Writes lines that were never ended, as parts: what was not written is not read back.
     pub fn finish(&mut self) {
         let mut ready = Vec::new();
         for (index, stream) in [Stream::Output, Stream::Error].into_iter().enumerate() {
             let partial = std::mem::take(&mut self.partial[index]);
             if !partial.is_empty() {
-                line(&mut ready, stream, 'F', &[&partial]);
+                line(&mut ready, stream, 'P', &[&partial]);
             }
         }
         self.append(&ready);

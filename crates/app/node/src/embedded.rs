@@ -148,6 +148,22 @@ impl Runtime for Embedded {
         Ok(self.streams(self.runtime.attach(container_id, true).await?))
     }
 
+    async fn update_container_resources(
+        &self,
+        container_id: &str,
+        resources: cri::LinuxContainerResources,
+    ) -> Result<(), RuntimeError> {
+        self.runtime.update_container_resources(container_id, &resources).await
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        sandbox_id: &str,
+        resources: cri::LinuxContainerResources,
+    ) -> Result<(), RuntimeError> {
+        self.runtime.update_pod_sandbox_resources(sandbox_id, &resources).await
+    }
+
     async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Duplex>, RuntimeError> {
         Ok(Box::new(self.runtime.port_forward(sandbox_id, port).await?))
     }

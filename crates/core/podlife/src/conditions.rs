@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::Hindrance;
 use crate::containers::{init_containers, is_sidecar};
 
 struct Finding {
@@ -19,12 +20,15 @@ pub(crate) struct Basis<'a> {
     pub has_sandbox: bool,
     /// Of init and regular containers.
     pub statuses: &'a [ContainerStatus],
+    pub hindrance: Option<&'a Hindrance>,
+    pub is_resizing: bool,
     pub now: Timestamp,
 }
 
 /// All conditions: others' as they are, then the node's own; a transition time moves only with its status.
 pub(crate) fn conditions(basis: &Basis<'_>) -> Vec<PodCondition> {
     const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    const RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
     let old: &[PodCondition] =
         basis.pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let spec = basis.pod.spec.clone().unwrap_or_default();
@@ -36,8 +40,20 @@ pub(crate) fn conditions(basis: &Basis<'_>) -> Vec<PodCondition> {
         (OWN[3], containers_ready),
         (OWN[4], Finding::plain(true)),
     ];
-    let mut all: Vec<PodCondition> =
-        old.iter().filter(|condition| !OWN.contains(&condition.type_.as_str())).cloned().collect();
+    let mut all: Vec<PodCondition> = old
+        .iter()
+        .filter(|one| !OWN.contains(&one.type_.as_str()) && !RESIZE.contains(&one.type_.as_str()))
+        .cloned()
+        .collect();
+    let pending = basis.hindrance.map(|hindrance| match hindrance {
+        Hindrance::Deferred(message) => Finding { holds: true, reason: "Deferred", message: message.clone() },
+        Hindrance::Infeasible(message) => Finding { holds: true, reason: "Infeasible", message: message.clone() },
+    });
+    let in_progress = basis.is_resizing.then(|| Finding::plain(true));
+    for (type_, finding) in RESIZE.into_iter().zip([pending, in_progress]) {
+        let before = old.iter().find(|condition| condition.type_ == type_);
+        all.extend(finding.map(|finding| finding.into_condition(type_, before, basis)));
+    }
     for (type_, finding) in findings {
         let before = old.iter().find(|condition| condition.type_ == type_);
         all.push(finding.into_condition(type_, before, basis));

@@ -13,6 +13,7 @@ mod plan;
 mod policy;
 mod probes;
 mod report;
+mod resize;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ pub use observed::{Instance, Observation, RunState, Sandbox};
 pub use plan::step;
 pub use policy::container_hash;
 pub use probes::ProbeKind;
+pub use resize::Hindrance;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -35,6 +37,8 @@ pub struct Desired<'a> {
     /// Whether the API still has it. A pod that is gone is torn down and forgotten.
     pub presence: Presence,
     pub node_ip: &'a str,
+    /// Why the resources asked for are not in the spec seen here.
+    pub hindrance: Option<&'a Hindrance>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +78,12 @@ pub enum Action {
     },
     RemoveContainer {
         id: String,
+    },
+    /// Gives a running container other limits. The resources are JSON, so that actions have an order.
+    ResizeContainer {
+        id: String,
+        name: String,
+        resources: String,
     },
     Probe {
         id: String,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 
 use crate::Action;
 use crate::observed::Instance;
@@ -102,6 +103,8 @@ pub(crate) struct ContainerMemory {
     crash_updated: Option<Timestamp>,
     /// The instance whose back-off has been told.
     pub back_off_told: String,
+    /// The instance that was given other resources, and which.
+    pub resized: Option<(String, ResourceRequirements)>,
     pub probes: Probes,
 }
 
@@ -125,6 +128,11 @@ impl Memory {
             }
             (Action::StartContainer { name, .. }, _) => self.containers.entry(name.clone()).or_default().started(),
             (_, Outcome::Failed(_)) => self.defer(key, now),
+            (Action::ResizeContainer { id, name, resources }, _) => {
+                self.deferred.remove(&key);
+                let resources = serde_json::from_str(resources).unwrap_or_default();
+                self.containers.entry(name.clone()).or_default().resized = Some((id.clone(), resources));
+            }
             _ => self.done(action, &key),
         }
     }
@@ -246,6 +254,7 @@ pub(crate) fn key(action: &Action) -> String {
         Action::StartContainer { name, .. } => format!("start/{name}"),
         Action::KillContainer { id, .. } => format!("kill/{id}"),
         Action::RemoveContainer { id } => format!("remove/{id}"),
+        Action::ResizeContainer { id, .. } => format!("resize/{id}"),
         Action::Probe { id, kind, .. } => format!("probe/{}/{id}", kind.word()),
         Action::CleanUp => "clean".to_owned(),
         Action::Delete => "delete".to_owned(),

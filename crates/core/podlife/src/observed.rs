@@ -1,6 +1,7 @@
 //! What the runtime shows of a pod.
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 
 /// All sandboxes and containers of one pod, the newest first.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +34,8 @@ pub struct Instance {
     pub state: RunState,
     pub image: String,
     pub image_id: String,
+    /// What it was made with, if it says.
+    pub resources: Option<ResourceRequirements>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

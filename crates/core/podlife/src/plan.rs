@@ -1,7 +1,7 @@
 //! From what is wanted and what is there to what is due.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 
 use crate::containers::{ContainerKind, each_container, find_container, init_containers, is_sidecar};
 use crate::memory::{Prepared, Verdict};
@@ -9,6 +9,7 @@ use crate::observed::{Instance, NeedsIp, RunState};
 use crate::policy::{definition_changed, restarts_after_kill, wants_start};
 use crate::probes::{Adopted, ProbeKind};
 use crate::report::report;
+use crate::resize::{self, Change};
 use crate::stop::{Ending, plan_end};
 use crate::{Action, Decision, Desired, Memory, Note, Observation, PreStop, Presence, Severity};
 
@@ -282,10 +283,42 @@ impl<'a> Plan<'a> {
             let probe = kind.word().to_lowercase();
             (format!("Container {name} failed {probe} probe"), restarts_after_kill(container, spec))
         } else {
-            return;
+            match self.resize(container, newest) {
+                Change::Restart => (format!("Container {name} resize requires restart"), true),
+                Change::None | Change::InPlace => return,
+            }
         };
         let message = if restart { format!("{why}, will be restarted") } else { why };
         self.kill(newest, message, condemned);
+    }
+
+    /// Brings a running container to the resources it should have.
+    fn resize(&mut self, container: &Container, newest: &Instance) -> Change {
+        let change = resize::change(container, &self.actual_resources(container, newest));
+        if change == Change::InPlace {
+            let wanted = container.resources.clone().unwrap_or_default();
+            let resources = serde_json::to_string(&wanted).unwrap_or_default();
+            let (id, name) = (newest.id.clone(), newest.name.clone());
+            self.act(Action::ResizeContainer { id, name, resources });
+        }
+        change
+    }
+
+    pub fn actual_resources(&self, container: &Container, instance: &Instance) -> ResourceRequirements {
+        let memory = self.memory.containers.get(&container.name);
+        resize::actual(self.pod(), container, instance, memory.and_then(|memory| memory.resized.as_ref()))
+    }
+
+    /// Whether a container has not got the resources yet that it should have.
+    pub fn is_resizing(&self) -> bool {
+        each_container(self.pod()).iter().any(|(kind, container)| {
+            let newest = self.observed.newest(&container.name).filter(|newest| newest.is_running());
+            let resizable = matches!(kind, ContainerKind::Regular | ContainerKind::Sidecar);
+            resizable
+                && newest.is_some_and(|newest| {
+                    resize::change(container, &self.actual_resources(container, newest)) != Change::None
+                })
+        })
     }
 
     fn kill(&mut self, instance: &Instance, message: String, condemned: Option<ProbeKind>) {

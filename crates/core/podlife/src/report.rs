@@ -44,6 +44,8 @@ pub(crate) fn report(plan: &mut Plan<'_>) -> PodStatus {
         phase: status.phase.as_deref().unwrap_or_default(),
         has_sandbox: plan.observed.current_sandbox(needs_ip(plan.pod())).is_some(),
         statuses: &all,
+        hindrance: plan.desired.hindrance,
+        is_resizing: plan.is_resizing(),
         now: whole_seconds(plan.now),
     }));
     set_addresses(plan, &mut status);
@@ -107,6 +109,9 @@ fn container_status(plan: &mut Plan<'_>, kind: ContainerKind, container: &Contai
     explain_waiting(plan, container, &mut status);
     let newest = plan.observed.newest(&container.name);
     let running = newest.filter(|newest| newest.is_running());
+    if let Some(running) = running.filter(|_| matches!(kind, ContainerKind::Regular | ContainerKind::Sidecar)) {
+        status.resources = Some(plan.actual_resources(container, running));
+    }
     let started = running.is_some_and(|newest| plan.is_started(&container.name, &newest.id));
     status.started = Some(started);
     status.ready = match (kind, running) {
@@ -207,6 +212,7 @@ fn blank(container: &Container) -> ContainerStatus {
         image: image_of(container),
         last_state: Some(ContainerState::default()),
         volume_mounts: some_list(mounts.collect()),
+        allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
         resources: container.resources.clone(),
         ..ContainerStatus::default()
     }

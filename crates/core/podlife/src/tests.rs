@@ -1,7 +1,7 @@
 //! Decisions by tables: a pod, what is observed, and what follows.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::json;
 
 use crate::{
@@ -29,7 +29,7 @@ impl World {
     }
 
     fn step(&mut self) -> Decision {
-        let desired = Desired { pod: &self.pod, presence: Presence::InApi, node_ip: "192.0.2.1" };
+        let desired = Desired { pod: &self.pod, presence: Presence::InApi, node_ip: "192.0.2.1", hindrance: None };
         let decision = step(desired, &self.observed, &mut self.memory, self.now);
         self.pod.status = Some(decision.status.clone());
         decision
@@ -55,6 +55,7 @@ impl World {
             state,
             image: String::new(),
             image_id: String::new(),
+            resources: None,
         };
         self.observed.instances.insert(0, instance);
         self
@@ -276,4 +277,24 @@ fn deciding_twice_changes_nothing() {
     let second = world.pass(5).step();
     assert_eq!(first.status, second.status);
     assert!(second.actions.is_empty());
+}
+
+#[test]
+fn a_running_container_is_given_other_resources_and_the_status_tells_when_it_has_them() {
+    let of = |cpu: &str| json!({"requests": {"cpu": cpu}});
+    let mut world = World::new(json!({"containers": [{"name": "a", "image": "i", "resources": of("1")}]}));
+    world.runs("a", 0).step();
+    world.pod.spec.as_mut().unwrap().containers[0].resources = serde_json::from_value(of("2")).unwrap();
+    let decision = world.step();
+    let resize = Action::ResizeContainer { id: "a0".into(), name: "a".into(), resources: of("2").to_string() };
+    assert_eq!(decision.actions, [resize.clone()]);
+    let shown = |status: &PodStatus| {
+        let container = &status.container_statuses.as_ref().unwrap()[0];
+        let resources = serde_json::to_value(&container.resources).unwrap();
+        let resizes = status.conditions.iter().flatten().filter(|one| one.type_ == "PodResizeInProgress").count();
+        (resources, serde_json::to_value(&container.allocated_resources).unwrap(), resizes)
+    };
+    assert_eq!(shown(&decision.status), (of("1"), json!({"cpu": "2"}), 1));
+    world.memory.finish(&resize, &Outcome::Done, world.now);
+    assert_eq!(shown(&world.step().status), (of("2"), json!({"cpu": "2"}), 0));
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::container::Start;
 use crate::events::Recorder;
 use crate::node_context::{NodeContext, name_of, namespace_of, uid_of};
-use crate::resources::{cgroup_parent, remove_cgroup};
+use crate::resources::{cgroup_parent, linux_resources, pod_resources, remove_cgroup};
 use crate::runtime::RuntimeError;
 use crate::{hooks, image, prober, sandbox, security, volumes};
 
@@ -54,6 +54,7 @@ pub(crate) async fn perform(work: &Work, action: &Action) -> Done {
             Err(failure) => Outcome::Failed(failure),
         },
         Action::KillContainer { .. } => kill_container(work, action).await,
+        Action::ResizeContainer { id, name, .. } => resize_container(work, id, name).await,
         Action::Probe { id, name, kind } => Outcome::Probed(prober::probe(work, id, name, *kind).await),
         Action::CleanUp => clean_up(work).await,
         Action::Delete => delete(work).await,
@@ -190,6 +191,22 @@ async fn post_start(work: &Work, container: &Container, id: &str) -> Result<(), 
         tracing::warn!(error = status.message(), container = container.name, "stopping after a failed postStart hook");
     }
     Err(failure(FailureKind::Run, "PostStartHookError", "PostStartHookError".to_owned()))
+}
+
+/// The pod's own limits have to hold those of its containers at any moment: they grow before and shrink after.
+async fn resize_container(work: &Work, id: &str, name: &str) -> Outcome {
+    let Some((_, container)) = find_container(&work.pod, name) else { return Outcome::Done };
+    let runtime = &work.node.runtime;
+    let of_pod = || runtime.update_pod_sandbox_resources(&work.sandbox_id, pod_resources(&work.pod));
+    if let Err(status) = of_pod().await {
+        tracing::debug!(error = status.message(), object = name_of(&work.pod), "the pod's limits change after");
+    }
+    let resources = linux_resources(&work.pod, &container, work.node.memory_bytes);
+    let changed = of_runtime(runtime.update_container_resources(id, resources).await);
+    if let Err(status) = of_pod().await {
+        tracing::debug!(error = status.message(), object = name_of(&work.pod), "another container still has more");
+    }
+    changed
 }
 
 async fn kill_container(work: &Work, action: &Action) -> Outcome {

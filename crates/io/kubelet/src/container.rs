@@ -10,7 +10,9 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use crate::env::{Sources, environment, expand};
 use crate::names::hosts_file;
 use crate::node_context::{NodeContext, uid_of};
-use crate::observe::{CONTAINER_HASH, CONTAINER_NAME, RESTART_COUNT, TERMINATION_PATH, TERMINATION_POLICY};
+use crate::observe::{
+    CONTAINER_HASH, CONTAINER_NAME, CONTAINER_RESOURCES, RESTART_COUNT, TERMINATION_PATH, TERMINATION_POLICY,
+};
 use crate::resources::linux_resources;
 use crate::sandbox::identity;
 use crate::security::container_security;
@@ -81,8 +83,10 @@ impl Start<'_> {
     fn annotations(&self) -> std::collections::HashMap<String, String> {
         let container = self.container;
         let policy = container.termination_message_policy.clone().unwrap_or_else(|| "File".to_owned());
+        let resources = serde_json::to_string(&container.resources.clone().unwrap_or_default()).unwrap_or_default();
         [
             (CONTAINER_HASH, container_hash(container)),
+            (CONTAINER_RESOURCES, resources),
             (RESTART_COUNT, self.attempt.to_string()),
             (TERMINATION_PATH, self.termination_path().to_owned()),
             (TERMINATION_POLICY, policy),

@@ -18,6 +18,7 @@ mod observe;
 pub mod options;
 mod pods;
 mod prober;
+mod resize;
 mod resources;
 pub mod runtime;
 mod sandbox;

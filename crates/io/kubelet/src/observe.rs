@@ -13,6 +13,7 @@ pub(crate) const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 pub(crate) const POD_UID: &str = "io.kubernetes.pod.uid";
 pub(crate) const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 pub(crate) const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
+pub(crate) const CONTAINER_RESOURCES: &str = "coracle.dev/container.resources";
 pub(crate) const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
 pub(crate) const TERMINATION_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 pub(crate) const TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
@@ -76,6 +77,7 @@ fn instance(status: cri::ContainerStatus, sandbox_id: &str, scheme: &str) -> Ins
         state,
         image: if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image },
         image_id: status.image_ref,
+        resources: status.annotations.get(CONTAINER_RESOURCES).and_then(|text| serde_json::from_str(text).ok()),
     }
 }
 

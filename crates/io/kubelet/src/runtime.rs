@@ -31,6 +31,18 @@ pub trait Runtime: Send + Sync + 'static {
     async fn remove_container(&self, container_id: &str) -> Result<(), RuntimeError>;
     async fn container_status(&self, container_id: &str) -> Result<cri::ContainerStatus, RuntimeError>;
     async fn list_containers(&self, filter: cri::ContainerFilter) -> Result<Vec<cri::Container>, RuntimeError>;
+    /// Changes the limits of a running container.
+    async fn update_container_resources(
+        &self,
+        container_id: &str,
+        resources: cri::LinuxContainerResources,
+    ) -> Result<(), RuntimeError>;
+    /// Changes what all containers of a sandbox may use together.
+    async fn update_pod_sandbox_resources(
+        &self,
+        sandbox_id: &str,
+        resources: cri::LinuxContainerResources,
+    ) -> Result<(), RuntimeError>;
     /// A timeout of 0 is none; one that passes is `DeadlineExceeded`.
     async fn exec_sync(&self, request: cri::ExecSyncRequest) -> Result<cri::ExecSyncResponse, RuntimeError>;
     async fn list_container_stats(&self) -> Result<Vec<cri::ContainerStats>, RuntimeError>;

@@ -7,8 +7,15 @@ use serde_json::{Value, json};
 
 use crate::node_context::{NodeContext, name_of, namespace_of, uid_of};
 
-const OWN_CONDITIONS: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN_CONDITIONS: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
 
 pub(crate) enum StatusWrite {
     /// The status that was written.
@@ -65,8 +72,19 @@ fn status_patch(before: &PodStatus, after: &PodStatus) -> Option<Value> {
     if let Some(Value::Array(conditions)) = patch.get_mut("conditions") {
         conditions.retain(|condition| OWN_CONDITIONS.contains(&condition["type"].as_str().unwrap_or_default()));
     }
+    let types = |status: &Value| -> Vec<String> {
+        let all = status["conditions"].as_array().into_iter().flatten();
+        all.filter_map(|condition| condition["type"].as_str().map(str::to_owned)).collect()
+    };
+    let left = types(&new);
+    if let Some(Value::Array(conditions)) = patch.get_mut("conditions") {
+        let gone =
+            types(&old).into_iter().filter(|name| OWN_CONDITIONS.contains(&name.as_str()) && !left.contains(name));
+        conditions.extend(gone.map(|name| json!({"$patch": "delete", "type": name})));
+    }
     // Elements are merged, not replaced: what a condition no longer says has to be taken out by name.
-    for condition in patch.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+    let kept = patch.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten();
+    for condition in kept.filter(|condition| condition.get("$patch").is_none()) {
         let before = old["conditions"].as_array().into_iter().flatten().find(|old| old["type"] == condition["type"]);
         for key in before.and_then(Value::as_object).into_iter().flat_map(|before| before.keys()) {
             if condition.get(key).is_none() {

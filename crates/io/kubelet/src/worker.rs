@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_podlife::{Action, Decision, Desired, Memory, Observation, Outcome, Presence, step};
+use coracle_podlife::{Action, Decision, Desired, Hindrance, Memory, Observation, Outcome, Presence, step};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{mpsc, watch};
@@ -13,12 +13,15 @@ use crate::act::{Done, Work, perform};
 use crate::events::Recorder;
 use crate::node_context::{NodeContext, name_of, uid_of};
 use crate::observe::observe;
+use crate::resize;
 use crate::status::{StatusWrite, overlay, write_status};
 
 const MAILBOX_MAX: usize = 256;
 /// However few hints come, the runtime is looked at this often.
 const LOOK_SECONDS_MAX: i64 = 60;
 const RETRY_SECONDS: i64 = 1;
+/// How often a pod that asks for more than is free is looked at again.
+const RESIZE_RETRY_SECONDS: i64 = 10;
 /// A pod that runs within this time is told of once, as running: one durable write in place of three.
 const PENDING_HELD_MILLIS: i64 = 100;
 
@@ -43,6 +46,8 @@ struct Worker {
     /// With the status last decided, others' conditions as the API has them.
     pod: Pod,
     presence: Presence,
+    /// Why `pod` has other resources than the API says, and what the API says.
+    hindered: Option<(Hindrance, Arc<Pod>)>,
     memory: Memory,
     observed: Observation,
     /// Whether `observed` must be read again.
@@ -63,7 +68,7 @@ struct Worker {
 /// Starts a worker for a pod. `on_end` is called when nothing is left of it.
 pub(crate) fn start(node: &Arc<NodeContext>, pod: Arc<Pod>, presence: Presence, on_end: OnEnd) -> WorkerHandle {
     let (sender, receiver) = mpsc::channel(MAILBOX_MAX);
-    let worker = Worker {
+    let mut worker = Worker {
         recorder: node.events.about_pod(&pod),
         written: pod.status.clone(),
         held_until: pod
@@ -73,8 +78,9 @@ pub(crate) fn start(node: &Arc<NodeContext>, pod: Arc<Pod>, presence: Presence, 
             .then(|| node.clock.now() + SignedDuration::from_millis(PENDING_HELD_MILLIS)),
         look_at: node.clock.now(),
         node: node.clone(),
-        pod: Pod::clone(&pod),
+        pod: resize::as_allocated(&pod),
         presence,
+        hindered: None,
         memory: Memory::default(),
         observed: Observation::default(),
         stale: true,
@@ -85,6 +91,7 @@ pub(crate) fn start(node: &Arc<NodeContext>, pod: Arc<Pod>, presence: Presence, 
         stopping: watch::Sender::new(false),
         sender: sender.clone(),
     };
+    worker.adopt(pod.clone());
     let uid = uid_of(&pod).to_owned();
     node.scope.spawn("pod", async move {
         worker.run(receiver).await;
@@ -148,8 +155,19 @@ impl Worker {
             self.refresh_at = None;
             self.memory.refresh_volumes();
         }
-        let desired = Desired { pod: &self.pod, presence: self.presence, node_ip: &self.node.options.node_ip };
+        if let Some((_, asked)) = self.hindered.take() {
+            self.adopt(asked);
+        }
+        let desired = Desired {
+            pod: &self.pod,
+            presence: self.presence,
+            node_ip: &self.node.options.node_ip,
+            hindrance: self.hindered.as_ref().map(|(hindrance, _)| hindrance),
+        };
         let decision = step(desired, &self.observed, &mut self.memory, now);
+        if self.hindered.is_some() {
+            self.look_at = self.look_at.min(now + SignedDuration::from_secs(RESIZE_RETRY_SECONDS));
+        }
         self.look_at = self.look_at.min(decision.wake_at.unwrap_or(self.look_at));
         self.stopping.send_if_modified(|stopping| {
             let changed = *stopping != self.memory.is_stopping();
@@ -229,7 +247,7 @@ impl Worker {
                     // Downward API volumes show both.
                     self.memory.refresh_volumes();
                 }
-                self.pod = overlay(&pod, self.last.as_ref());
+                self.adopt(pod);
                 self.presence = Presence::InApi;
             }
             Event::Pod(None) => self.vanish(),
@@ -250,6 +268,14 @@ impl Worker {
                 self.write_after = Some(self.node.clock.now() + SignedDuration::from_secs(RETRY_SECONDS));
             }
         }
+    }
+
+    /// Takes the pod as the API has it, with the resources that it may have.
+    fn adopt(&mut self, asked: Arc<Pod>) {
+        let mut pod = overlay(&asked, self.last.as_ref());
+        let hindrance = resize::admit(&self.node, &mut pod, &self.pod);
+        self.hindered = hindrance.map(|hindrance| (hindrance, asked));
+        self.pod = pod;
     }
 
     /// The last thing of a pod that goes is its logs.

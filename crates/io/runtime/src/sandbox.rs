@@ -199,6 +199,23 @@ impl EmbeddedRuntime {
         Ok(())
     }
 
+    /// Changes what all containers of the pod may use together.
+    pub async fn update_pod_sandbox_resources(
+        &self,
+        id: &str,
+        resources: &cri::LinuxContainerResources,
+    ) -> Result<(), Status> {
+        let sandbox = self.state.lock().sandbox(id)?.clone();
+        if !sandbox.record.owns_cgroup {
+            return Ok(());
+        }
+        self.cgroups.group(&sandbox.record.cgroup).apply(&limits(resources)).map_err(internal)?;
+        let mut state = self.state.lock();
+        let Some(known) = state.sandboxes.get_mut(&sandbox.record.id) else { return Ok(()) };
+        known.config.linux.get_or_insert_default().resources = Some(resources.clone());
+        known.save()
+    }
+
     pub async fn pod_sandbox_status(&self, id: &str) -> Result<cri::PodSandboxStatusResponse, Status> {
         let state = self.state.lock();
         let sandbox = state.sandbox(id)?;

@@ -198,6 +198,19 @@ impl Runtime for FakeRuntime {
         Ok(shown.collect())
     }
 
+    async fn update_container_resources(
+        &self,
+        id: &str,
+        resources: cri::LinuxContainerResources,
+    ) -> Result<(), RuntimeError> {
+        drop(self.call(format!("resize {id} {}", resources.cpu_shares)));
+        Ok(())
+    }
+
+    async fn update_pod_sandbox_resources(&self, _: &str, _: cri::LinuxContainerResources) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     async fn exec_sync(&self, _: cri::ExecSyncRequest) -> Result<cri::ExecSyncResponse, RuntimeError> {
         Ok(cri::ExecSyncResponse::default())
     }

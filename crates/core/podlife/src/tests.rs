@@ -287,7 +287,7 @@ fn a_running_container_is_given_other_resources_and_the_status_tells_when_it_has
     world.pod.spec.as_mut().unwrap().containers[0].resources = serde_json::from_value(of("2")).unwrap();
     let decision = world.step();
     let resize = Action::ResizeContainer { id: "a0".into(), name: "a".into(), resources: of("2").to_string() };
-    assert_eq!(decision.actions, [resize.clone()]);
+    assert_eq!(decision.actions, std::slice::from_ref(&resize));
     let shown = |status: &PodStatus| {
         let container = &status.container_statuses.as_ref().unwrap()[0];
         let resources = serde_json::to_value(&container.resources).unwrap();

@@ -175,6 +175,8 @@ fn collect(view: &dyn View, resource: &Resource, item: &Item, last: &Outcome) ->
     }
     let write = if solid > 0 {
         drop_owners(resource, item, &leaving)
+    } else if waiting > 0 && closes_circle(view, item) {
+        unblock_owners(resource, item)
     } else {
         delete(
             resource,
@@ -187,6 +189,22 @@ fn collect(view: &dyn View, resource: &Resource, item: &Item, last: &Outcome) ->
 
 fn has_dependents(view: &dyn View, item: &Item) -> bool {
     !dependents(view, item.uid()).is_empty()
+}
+
+/// Whether this object holds its owner up while one of its own dependents waits for this object: each would wait for
+/// the other for ever. Source: Kubernetes `pkg/controller/garbagecollector`, attemptToDeleteItem.
+fn closes_circle(view: &dyn View, item: &Item) -> bool {
+    let blocks = item.meta().owner_references.iter().any(|owner| owner.block_owner_deletion);
+    let waits =
+        |object: &Object| object.meta.is_deleting() && object.meta.finalizers.iter().any(|held| held == FOREGROUND);
+    blocks && dependents(view, item.uid()).iter().any(|(_, object)| waits(object))
+}
+
+/// Its owners no longer wait for this object; it is judged again when that shows.
+fn unblock_owners(resource: &Resource, item: &Item) -> Write {
+    let mut owners = item.list("/metadata/ownerReferences").to_vec();
+    owners.iter_mut().for_each(|owner| owner["blockOwnerDeletion"] = json!(false));
+    item.patch_this_version(resource, json!({"metadata": {"ownerReferences": owners}}))
 }
 
 /// Guarded by the version that was judged: another owner may have come meanwhile.
@@ -328,6 +346,22 @@ mod tests {
         run(&view, &Key::new("n", "pods/p"));
         run(&view, &owner);
         assert!(view.names(&PODS).is_empty() && view.names(&REPLICA_SETS).is_empty());
+    }
+
+    #[test]
+    fn a_circle_of_owners_does_not_hold_itself_up() {
+        let pod = |name: &str, owner: &str| {
+            json!({"metadata": {"name": name, "namespace": "n", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod",
+                "name": owner, "uid": format!("{owner}-uid"), "blockOwnerDeletion": true}]}})
+        };
+        let mut first = pod("a", "c");
+        first["metadata"]["finalizers"] = json!([FOREGROUND]);
+        first["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let view = view().with(PODS, first).with(PODS, pod("b", "a")).with(PODS, pod("c", "b"));
+        for _ in 0..3 {
+            ["pods/b", "pods/c", "pods/a"].iter().for_each(|name| run(&view, &Key::new("n", *name)));
+        }
+        assert!(view.names(&PODS).is_empty(), "{:?}", view.names(&PODS));
     }
 
     #[test]

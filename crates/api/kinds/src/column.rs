@@ -32,6 +32,11 @@ pub const fn integer(name: &'static str, cell: Cell) -> Column {
     column(name, "integer", cell)
 }
 
+/// A number whose column is declared as text, as some of upstream's are.
+pub const fn counted(name: &'static str, cell: Cell) -> Column {
+    column(name, "string", cell)
+}
+
 pub const fn boolean(name: &'static str, cell: Cell) -> Column {
     column(name, "boolean", cell)
 }

@@ -13,6 +13,8 @@ const ANNOTATION_BYTES_MAX: usize = 256 * 1024;
 const MANAGER_BYTES_MAX: usize = 128;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
+/// The finalizers that need no domain.
+const FINALIZERS: [&str; 3] = ["kubernetes", ORPHAN, FOREGROUND];
 
 /// A new object's metadata; a generated name is already in place.
 pub fn validate(object: &Value, scope: Scope, name: Check, errors: &mut ErrorList) {
@@ -77,6 +79,7 @@ pub fn validate_update(new: &Value, old: &Value, path: &Path<'_>, errors: &mut E
     labels(new.get("labels"), &path.child("labels"), errors);
     annotations(new.get("annotations"), &path.child("annotations"), errors);
     owners(new.get("ownerReferences"), &path.child("ownerReferences"), errors);
+    finalizers_in_domains(new.get("finalizers"), &path.child("finalizers"), errors);
     managed_fields(new.get("managedFields"), &path.child("managedFields"), errors);
 }
 
@@ -145,11 +148,20 @@ fn owners(owners: &Value, path: &Path<'_>, errors: &mut ErrorList) {
 
 fn finalizers(finalizers: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     let names: Vec<&str> = finalizers.list_at(&[]).iter().filter_map(Value::as_str).collect();
-    for name in &names {
-        errors.invalid_each(path, *name, names::qualified_name(name));
-    }
+    names.iter().for_each(|name| errors.invalid_each(path, *name, names::qualified_name(name)));
+    finalizers_in_domains(finalizers, path, errors);
     if names.contains(&ORPHAN) && names.contains(&FOREGROUND) {
         errors.invalid(path, finalizers, format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set"));
+    }
+}
+
+/// Finalizers are of a domain, but for the few that Kubernetes itself knows.
+fn finalizers_in_domains(finalizers: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    for (index, name) in finalizers.list_at(&[]).iter().filter_map(Value::as_str).enumerate() {
+        if !name.contains('/') && !FINALIZERS.contains(&name) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.invalid(&path.index(index), name, why);
+        }
     }
 }
 

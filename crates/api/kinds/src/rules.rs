@@ -2,7 +2,7 @@
 
 use coracle_meta::field::Path;
 use coracle_meta::names::{self, Check};
-use coracle_meta::{ErrorList, Value};
+use coracle_meta::{ErrorList, User, Value};
 
 use crate::column::{self, Column};
 use crate::kind::Kind;
@@ -15,6 +15,8 @@ pub struct Rules {
     pub default: fn(&mut Value, &str),
     /// After the frame dropped the status and set the generation.
     pub prepare_create: fn(&mut Value),
+    /// What the server says of a new object's writer, whatever the writer said.
+    pub stamp_creator: fn(&mut Value, &User),
     /// (new, old), after the frame kept the old status and counted the generation.
     pub prepare_update: fn(&mut Value, &Value),
     /// (new, old), after the frame put everything but status and metadata back.
@@ -23,6 +25,8 @@ pub struct Rules {
     pub validate: fn(&Value, &mut ErrorList),
     /// (new, old), beside `validate` of the new object.
     pub validate_update: fn(&Value, &Value, &mut ErrorList),
+    /// (part, new, old): a write to `status` or another part, beside the check of its metadata.
+    pub validate_part_update: fn(&str, &Value, &Value, &mut ErrorList),
     /// The object (its first argument) from one apiVersion to another, its `apiVersion` left to the frame.
     pub convert: fn(&mut Value, &str, &str),
     pub columns: &'static [Column],
@@ -55,11 +59,13 @@ impl Rules {
     pub const STANDARD: Rules = Rules {
         default: |_, _| {},
         prepare_create: |_| {},
+        stamp_creator: |_, _| {},
         prepare_update: |_, _| {},
         prepare_status_update: |_, _| {},
         name: names::dns1123_subdomain,
         validate: |_, _| {},
         validate_update: |_, _, _| {},
+        validate_part_update: |_, _, _, _| {},
         convert: |_, _, _| {},
         columns: column::STANDARD,
         selectable_fields: |_| Vec::new(),
@@ -87,6 +93,11 @@ impl Kind {
             object.remove(&["metadata", "generation"]);
         }
         (self.rules.prepare_create)(object);
+    }
+
+    /// After `prepare_create`, by who is known to write.
+    pub fn stamp_creator(&self, object: &mut Value, user: &User) {
+        (self.rules.stamp_creator)(object, user);
     }
 
     /// Before a changed object is validated: the status stays, the generation counts.
@@ -129,9 +140,10 @@ impl Kind {
         (self.rules.validate_update)(new, old, errors);
     }
 
-    /// A status write: metadata alone is checked, the rest is the controllers' own.
-    pub fn validate_status_update(&self, new: &Value, old: &Value, errors: &mut ErrorList) {
+    /// A write to a part: metadata is checked, and what the kind says of that part; the rest is the controllers' own.
+    pub fn validate_part_update(&self, part: &str, new: &Value, old: &Value, errors: &mut ErrorList) {
         object_meta::validate_update(new, old, &Path::new("metadata"), errors);
+        (self.rules.validate_part_update)(part, new, old, errors);
     }
 
     /// The object in another apiVersion (`v1`, `autoscaling/v2`); defaults of the new version are the caller's.

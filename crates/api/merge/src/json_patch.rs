@@ -37,10 +37,17 @@ fn apply(target: &mut Value, operation: &Value) -> Result<(), JsonPatchError> {
     match name {
         "add" => add(target, path, value).ok_or_else(|| missing(path)),
         "remove" => remove(target, path).map(drop).ok_or_else(|| missing(path)),
-        "replace" => {
-            *find(target, path).ok_or_else(|| missing(path))? = value;
-            Ok(())
-        }
+        // The library behind Kubernetes replaces what a map does not have yet.
+        "replace" => match parent(target, path) {
+            Some((Value::Map(map), key)) => {
+                map.insert(key, value);
+                Ok(())
+            }
+            _ => {
+                *find(target, path).ok_or_else(|| missing(path))? = value;
+                Ok(())
+            }
+        },
         "move" => {
             let from = operation.str_at(&["from"]);
             let moved = remove(target, from).ok_or_else(|| missing(from))?;
@@ -138,6 +145,8 @@ mod tests {
             {"op":"move","from":"/b","path":"/c"}]"#;
         json_patch(&mut value, &Value::from_json(patch).unwrap()).unwrap();
         assert_eq!(value, Value::from_json(br#"{"a":[2,3],"c":{"x/y":2}}"#).unwrap());
+        json_patch(&mut value, &Value::from_json(br#"[{"op":"replace","path":"/d","value":1}]"#).unwrap()).unwrap();
+        assert_eq!(value.int_at(&["d"]), Some(1));
         let failing = br#"[{"op":"remove","path":"/a"},{"op":"test","path":"/c","value":1}]"#;
         let before = value.clone();
         assert!(json_patch(&mut value, &Value::from_json(failing).unwrap()).is_err());

@@ -90,13 +90,32 @@ impl Object {
         out.freeze()
     }
 
-    /// Appends the whole JSON with its resource version.
+    /// Appends the whole JSON with its resource version; an object that was never written has none.
     pub fn write_json(&self, out: &mut BytesMut) {
-        out.put_slice(&self.bytes[..self.splice]);
+        if self.revision == 0 {
+            return out.put_slice(&self.bytes);
+        }
+        self.write_from(out, 0);
+    }
+
+    fn write_from(&self, out: &mut BytesMut, start: usize) {
+        out.put_slice(&self.bytes[start..self.splice]);
         out.put_slice(b"\"resourceVersion\":\"");
         out.put_slice(self.revision.to_string().as_bytes());
         out.put_slice(if self.bytes[self.splice] == b'}' { b"\"" } else { b"\"," });
         out.put_slice(&self.bytes[self.splice..]);
+    }
+
+    /// As [`Object::write_json`] without what the object calls itself: items of a list are of the list's kind. `named`
+    /// is how that stands at the start, behind the brace.
+    pub fn write_item_json(&self, out: &mut BytesMut, named: &[u8]) {
+        match self.bytes.get(1..).is_some_and(|rest| rest.starts_with(named)) && self.revision > 0 {
+            true => {
+                out.put_u8(b'{');
+                self.write_from(out, 1 + named.len());
+            }
+            false => self.write_json(out),
+        }
     }
 
     /// The object as a type, shared by all who hold it at the same time. Of two types in turn the last is kept.
@@ -157,6 +176,15 @@ mod tests {
         let object = Object::new(Bytes::from_static(text), 7).unwrap();
         assert_eq!(object.meta.label("k"), Some("v"));
         assert_eq!(object.json(), r#"{"kind":"Pod","metadata":{"resourceVersion":"7","name":"a","labels":{"k":"v"}}}"#);
+    }
+
+    #[test]
+    fn an_item_of_a_list_does_not_say_its_kind() {
+        let text = br#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}"#;
+        let object = Object::new(Bytes::from_static(text), 7).unwrap();
+        let mut out = BytesMut::new();
+        object.write_item_json(&mut out, br#""kind":"Pod","apiVersion":"v1","#);
+        assert_eq!(out, r#"{"metadata":{"resourceVersion":"7","name":"a"}}"#);
     }
 
     #[test]

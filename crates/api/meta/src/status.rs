@@ -19,6 +19,9 @@ pub struct Status {
     pub details: Option<Box<Details>>,
     #[serde(default)]
     pub code: u16,
+    /// Where a list that expired may go on, told as `metadata.continue`.
+    #[serde(skip)]
+    pub next: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,7 +54,7 @@ pub struct Cause {
 
 impl Status {
     pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Status {
-        Status { message: message.into(), reason: reason.into(), details: None, code }
+        Status { message: message.into(), reason: reason.into(), details: None, code, next: String::new() }
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> Status {

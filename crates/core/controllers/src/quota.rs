@@ -4,11 +4,12 @@
 mod usage;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use coracle_meta::quantity::Quantity;
 use coracle_meta::{Object, Resource};
 use coracle_reconcile::controller::WatchAll;
-use coracle_reconcile::{Controller, Key, Outcome, Plan, View, Watch};
+use coracle_reconcile::{Controller, Key, Outcome, Plan, View, Watch, Write};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -20,6 +21,9 @@ static IGNORED: [Resource; 3] = [
     Resource::new("events.k8s.io", "events"),
     Resource::new("coordination.k8s.io", "leases"),
 ];
+
+/// Until a view is looked at again that may not show all that was charged.
+const NEXT_LOOK: Duration = Duration::from_secs(5);
 
 /// Amounts by resource name, `requests.cpu`.
 type Amounts = BTreeMap<String, Quantity>;
@@ -44,14 +48,36 @@ impl Controller for ResourceQuota {
         let hard = amounts(quota.at("/spec/hard"));
         let used = used(view, &quota, &hard, now);
         let told = quota.at("/status");
-        if told["hard"].is_object() && amounts(&told["hard"]) == hard && amounts(&told["used"]) == used {
+        let is_taken_up = told["hard"].is_object() && amounts(&told["hard"]) == hard;
+        let charged = amounts(&told["used"]);
+        if is_taken_up && charged == used {
             return Plan::default();
+        }
+        if is_taken_up && frees(&charged, &used) && is_behind(view, &quota, &hard) {
+            return Plan { wake_after: Some(NEXT_LOOK), ..Plan::default() };
         }
         let mut status = status_of(&quota);
         status["hard"] = quota.at("/spec/hard").clone();
         status["used"] = used.iter().map(|(name, amount)| (name.clone(), json!(amount.to_string()))).collect();
-        Plan { writes: quota.status_write(&QUOTAS, &status).into_iter().collect(), ..Plan::default() }
+        let mut writes: Vec<Write> = quota.status_write(&QUOTAS, &status).into_iter().collect();
+        for write in &mut writes {
+            if let Write::Patch { resource_version, .. } = write {
+                // What is charged meanwhile must not be forgotten.
+                *resource_version = Some(quota.object.revision.to_string());
+            }
+        }
+        Plan { writes, ..Plan::default() }
     }
+}
+
+fn frees(charged: &Amounts, used: &Amounts) -> bool {
+    used.iter().any(|(name, amount)| charged.get(name).is_some_and(|charged| charged.nanos() > amount.nanos()))
+}
+
+/// Whether an object that the quota was charged for may not have come into the view yet: both are written at once, but
+/// each kind is followed by itself.
+fn is_behind(view: &dyn View, quota: &Item, hard: &Amounts) -> bool {
+    usage::counted(hard, &view.known()).iter().any(|resource| view.revision(resource) < quota.object.revision)
 }
 
 /// The quotas of an object's namespace.

@@ -53,7 +53,7 @@ pub fn status(status: &Status) -> Response {
 struct StatusObject<'a> {
     kind: &'static str,
     api_version: &'static str,
-    metadata: Empty,
+    metadata: Metadata<'a>,
     status: &'static str,
     #[serde(skip_serializing_if = "str::is_empty")]
     message: &'a str,
@@ -66,7 +66,10 @@ struct StatusObject<'a> {
 }
 
 #[derive(Serialize)]
-struct Empty {}
+struct Metadata<'a> {
+    #[serde(rename = "continue", skip_serializing_if = "str::is_empty")]
+    next: &'a str,
+}
 
 fn is_zero(code: &u16) -> bool {
     *code == 0
@@ -77,13 +80,13 @@ pub fn status_json(status: &Status) -> Vec<u8> {
     let object = StatusObject {
         kind: "Status",
         api_version: "v1",
-        metadata: Empty {},
+        metadata: Metadata { next: &status.next },
         status: if status.code < 400 { "Success" } else { "Failure" },
         message: &status.message,
         reason: &status.reason,
         details: status.details.as_deref(),
-        // A success says no code.
-        code: if status.code < 400 { 0 } else { status.code },
+        // A plain success says no code.
+        code: if status.code == 200 { 0 } else { status.code },
     };
     serde_json::to_vec(&object).unwrap_or_default()
 }
@@ -112,6 +115,11 @@ pub fn not_found() -> Status {
     status
 }
 
+/// What a path answers that leads nowhere.
+pub fn no_page() -> Response {
+    text(404, "404 page not found\n")
+}
+
 pub fn method_not_allowed() -> Status {
     let mut status =
         Status::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
@@ -119,6 +127,16 @@ pub fn method_not_allowed() -> Status {
     status
 }
 
+/// None of the media types that the client takes is ours.
+pub fn no_representation(offers: &[&str]) -> Status {
+    let list = offers.join(", ");
+    let mut status =
+        Status::new(406, "NotAcceptable", format!("406: Not Acceptable\n\nAvailable representations: {list}"));
+    status.details = Some(Box::default());
+    status
+}
+
+/// A media type is ours, what is wanted in it is not.
 pub fn not_acceptable(offers: &[&str]) -> Status {
     let list = offers.join(", ");
     Status::new(406, "NotAcceptable", format!("only the following media types are accepted: {list}"))

@@ -197,7 +197,13 @@ fn flow_control() -> Vec<(Resource, Value)> {
         if !by.is_empty() {
             spec["distinguisherMethod"] = json!({"type": by});
         }
-        spec["rules"] = json!([{"subjects": subjects, "resourceRules": resources, "nonResourceRules": paths}]);
+        let mut rule = json!({"subjects": subjects});
+        for (key, rules) in [("resourceRules", resources), ("nonResourceRules", paths)] {
+            if rules.as_array().is_some_and(|rules| !rules.is_empty()) {
+                rule[key] = rules;
+            }
+        }
+        spec["rules"] = json!([rule]);
         let object = json!({"metadata": marked(name), "spec": spec});
         objects.push((Resource::new(GROUP, "flowschemas"), value(&object)));
     }

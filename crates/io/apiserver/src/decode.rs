@@ -59,17 +59,26 @@ pub fn object(call: &Call, served: Served) -> Result<Value, Status> {
 /// The body as an object of a kind named by its group, version and kind.
 pub fn named(call: &Call, api_version: &str, kind: &str) -> Result<Value, Status> {
     let media = accept(call)?;
-    let (said_version, said_kind) = media
-        .type_meta(&call.body)
-        .map_err(|error| Status::bad_request(format!("couldn't get version/kind; json parse error: {error}")))?;
-    if !said_kind.is_empty() && said_kind != kind {
-        let version = said_version.rsplit('/').next().unwrap_or_default();
-        let why = format!("{said_kind} in version {version:?} cannot be handled as a {kind}: converting to {kind}");
-        return Err(Status::bad_request(format!("{why}: the kind of the object is not the one that the URL names")));
+    let said = media.type_meta(&call.body).map_err(|error| {
+        let error = match error {
+            ReadError::Syntax(error) => format!("couldn't get version/kind; json parse error: {error}"),
+            error => error.to_string(),
+        };
+        let body = summary(&call.body);
+        Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {error} ({body})"))
+    })?;
+    if let Some(why) = misfit((&said.0, &said.1), (api_version, kind)) {
+        let version = match said.0.as_str() {
+            "" => api_version.rsplit('/').next().unwrap_or_default(),
+            version => version.rsplit('/').next().unwrap_or_default(),
+        };
+        let said = if said.1.is_empty() { kind } else { &said.1 };
+        return Err(Status::bad_request(format!("{said} in version {version:?} cannot be handled as a {kind}: {why}")));
     }
-    if !said_version.is_empty() && said_version != api_version {
+    if !said.0.is_empty() && said.0 != api_version {
         return Err(Status::bad_request(format!(
-            "the API version in the data ({said_version}) does not match the expected API version ({api_version})"
+            "the API version in the data ({}) does not match the expected API version ({api_version})",
+            said.0
         )));
     }
     let id = type_of(api_version, kind).ok_or_else(answer::not_found)?;
@@ -88,9 +97,43 @@ pub fn named(call: &Call, api_version: &str, kind: &str) -> Result<Value, Status
     Ok(value)
 }
 
+/// Why what a body calls itself cannot become what is wanted, in Go's words; `None` where it can. What it leaves out
+/// is taken as wanted.
+fn misfit(said: (&str, &str), wanted: (&str, &str)) -> Option<String> {
+    let version = if said.0.is_empty() { wanted.0 } else { said.0 };
+    let kind = if said.1.is_empty() { wanted.1 } else { said.1 };
+    if type_of(version, kind).is_none() {
+        return Some(format!(
+            "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        ));
+    }
+    if kind == wanted.1 {
+        return None;
+    }
+    let bare = version.rsplit('/').next().unwrap_or_default();
+    let group = wanted.0.split_once('/').map_or("core", |(group, _)| group.split('.').next().unwrap_or_default());
+    Some(format!("converting ({bare}.{kind}) to ({group}.{}): unknown conversion", wanted.1))
+}
+
+/// The start of a body that could not be read.
+fn summary(body: &[u8]) -> String {
+    const BYTES_MAX: usize = 30;
+    let start = &body[..body.len().min(BYTES_MAX)];
+    let more = if body.len() > BYTES_MAX { " ..." } else { "" };
+    match body.first() {
+        None => "<empty>".into(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(start)),
+        Some(_) => start.iter().map(|byte| format!("{byte:02x}")).chain([more.to_owned()]).collect(),
+    }
+}
+
 /// A tree that a patch made, brought into the form that a body would have had; the error says only what is wrong.
 pub fn patched(call: &Call, value: &Value, api_version: &str, kind: &str) -> Result<Value, Status> {
     let id = type_of(api_version, kind).ok_or_else(answer::not_found)?;
+    let said = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));
+    if let Some(why) = misfit(said, (api_version, kind)) {
+        return Err(Status::bad_request(why));
+    }
     let read = read_value(Schema::builtin(), id, value, unknown(call)?)
         .map_err(|error| Status::bad_request(error.to_string()))?;
     read.warnings.into_iter().for_each(|text| call.warn(text));
@@ -111,9 +154,12 @@ fn keep_reset(raw: &Value, object: &mut Value) {
     }
 }
 
-/// A body of any JSON: patches and options.
-pub fn plain(call: &Call) -> Result<Value, Status> {
-    Value::from_json(&call.body).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+/// A body of any JSON, or what is wrong with it in Go's words.
+pub fn plain(body: &[u8]) -> Result<Value, String> {
+    Value::from_json(body).map_err(|error| match read_type_meta(body) {
+        Err(ReadError::Syntax(syntax)) => syntax.to_string(),
+        _ => error.to_string(),
+    })
 }
 
 fn accept(call: &Call) -> Result<Media, Status> {
@@ -131,9 +177,8 @@ fn unknown(call: &Call) -> Result<Unknown, Status> {
         None | Some("Warn") => Ok(Unknown::Warn),
         Some("Ignore") => Ok(Unknown::Ignore),
         Some("Strict") => Ok(Unknown::Strict),
-        Some(other) => Err(Status::bad_request(format!(
-            "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Warn\", \"Strict\""
-        ))),
+        // Writes have refused it already, in `managed::check_options`.
+        Some(other) => Err(Status::bad_request(format!("fieldValidation: Unsupported value: {other:?}"))),
     }
 }
 
@@ -152,9 +197,17 @@ pub fn delete_options(call: &Call) -> Result<Value, Status> {
     let id = TYPE.get_or_init(|| Schema::builtin().named("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"));
     match id {
         Some(id) => {
+            let (_, kind) = media.type_meta(&call.body).map_err(|error| {
+                Status::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
+            })?;
+            if !matches!(kind.as_str(), "" | "DeleteOptions") {
+                let scheme = "pkg/apis/meta/internalversion/scheme/register.go:27";
+                let why = format!("no kind {kind:?} is registered for version \"v1\" in scheme {scheme:?}");
+                return Err(Status::bad_request(why));
+            }
             let read = media.read(*id, &call.body, Unknown::Ignore);
             read.map(|read| read.value).map_err(|error| refused(&error, "v1", "DeleteOptions"))
         }
-        None => plain(call),
+        None => plain(&call.body).map_err(Status::bad_request),
     }
 }

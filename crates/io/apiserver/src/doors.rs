@@ -34,7 +34,8 @@ pub async fn route(server: &Arc<Server>, call: &Call) -> Result<Response, Status
         _ if path.starts_with("/api/") || path.starts_with("/apis/") => discovery::one(server, call),
         _ => match path.split('/').nth(1) {
             Some("healthz" | "livez" | "readyz") => health(server, call, path).await,
-            _ => Err(answer::not_found()),
+            Some("version") => Err(answer::not_found()),
+            _ => Ok(answer::no_page()),
         },
     }
 }
@@ -101,7 +102,7 @@ async fn health(server: &Server, call: &Call, path: &str) -> Result<Response, St
     }
     let below = path.strip_prefix(&format!("/{name}")).unwrap_or_default().trim_start_matches('/');
     if !below.is_empty() {
-        let (_, is_well) = checks.iter().find(|(check, _)| *check == below).ok_or_else(answer::not_found)?;
+        let Some((_, is_well)) = checks.iter().find(|(check, _)| *check == below) else { return Ok(answer::no_page()) };
         let body = if *is_well { "ok" } else { "internal server error: check failed: reason withheld\n" };
         return Ok(answer::text(if *is_well { 200 } else { 500 }, body));
     }

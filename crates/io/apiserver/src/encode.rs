@@ -158,13 +158,19 @@ fn json_list(served: Served, items: &[Arc<Object>], meta: &ListMeta) -> Result<B
     let room = items.iter().map(|item| item.bytes.len() + 64).sum::<usize>() + 256;
     let mut out = BytesMut::with_capacity(room);
     open(&mut out, &served.kind.list_kind(), &served.api_version(), meta);
+    let named = format!("\"kind\":\"{}\",\"apiVersion\":\"{}\",", served.kind.kind, served.api_version());
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             out.put_u8(b',');
         }
         match served.is_storage_form() {
-            true => item.write_json(&mut out),
-            false => out.put_slice(&shown(served, item)?),
+            true => item.write_item_json(&mut out, named.as_bytes()),
+            false => {
+                let mut value = served_tree(served, item)?;
+                value.remove(&["kind"]);
+                value.remove(&["apiVersion"]);
+                out.put_slice(&value.to_json());
+            }
         }
     }
     out.put_slice(b"]}");

@@ -15,6 +15,7 @@ use crate::verbs::patch::in_served_version;
 
 const MANAGED: [&str; 2] = ["metadata", "managedFields"];
 const MANAGER_BYTES_MAX: usize = 128;
+const FIELD_VALIDATIONS: [&str; 4] = ["", "Ignore", "Strict", "Warn"];
 pub const APPLY: &str = "application/apply-patch+yaml";
 
 /// Whether the request is an apply, which brings its own record.
@@ -41,12 +42,25 @@ pub fn check_options(call: &Call) -> Result<(), Status> {
         let code = u32::from(character);
         errors.invalid(&path, manager, format!("invalid character U+{code:04X} (at position {position})"));
     }
+    check_dry_run(&call.query.all("dryRun").collect::<Vec<_>>(), &mut errors);
+    let validation = call.query.get("fieldValidation").unwrap_or_default();
+    if !FIELD_VALIDATIONS.contains(&validation) {
+        errors.not_supported(&Path::new("fieldValidation"), validation, &FIELD_VALIDATIONS);
+    }
     let kind = match call.info.verb {
         "create" => "CreateOptions",
         "update" => "UpdateOptions",
         _ => "PatchOptions",
     };
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", kind, "", &errors)) }
+}
+
+/// Refuses a dry run of anything but everything.
+pub fn check_dry_run(wanted: &[&str], errors: &mut ErrorList) {
+    if !wanted.is_empty() && *wanted != ["All"] {
+        let list = Value::List(wanted.iter().map(|value| Value::string(*value)).collect());
+        errors.not_supported(&Path::new("dryRun"), list, &["All"]);
+    }
 }
 
 /// Records a new object's fields; it is in the version of its URL.

@@ -7,7 +7,7 @@ pub struct Query {
 
 impl Query {
     pub fn parse(text: &str) -> Query {
-        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let pairs = text.split('&').filter(|pair| !pair.is_empty() && is_escaped_well(pair)).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (percent_decode(key, Plus::Space), percent_decode(value, Plus::Space))
         });
@@ -32,6 +32,18 @@ impl Query {
     pub fn number(&self, key: &str) -> Option<i64> {
         self.get(key)?.parse().ok()
     }
+}
+
+/// Pairs with broken escapes are passed over, as Go passes over them.
+fn is_escaped_well(pair: &str) -> bool {
+    let mut rest = pair.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
+        if !matches!(rest.get(at + 1..at + 3), Some(hex) if hex.iter().all(u8::is_ascii_hexdigit)) {
+            return false;
+        }
+        rest = &rest[at + 3..];
+    }
+    true
 }
 
 /// What `+` stands for.
@@ -70,10 +82,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_are_decoded_and_broken_ones_kept() {
+    fn escapes_are_decoded_and_broken_ones_passed_over() {
         let query = Query::parse("a=x%3Dy+z&b=%zz&watch=true&c");
         assert_eq!(query.get("a"), Some("x=y z"));
-        assert_eq!(query.get("b"), Some("%zz"));
+        assert_eq!(query.get("b"), None);
         assert!(query.flag("watch") && query.flag("c") && !query.flag("d"));
     }
 }

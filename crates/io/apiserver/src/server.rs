@@ -29,6 +29,8 @@ use crate::identify::jwt::{KeyError, Keys};
 use crate::limit::Limits;
 use crate::metrics::Metrics;
 use crate::services::range::Cidr;
+use crate::store::charge::Turns;
+use crate::store::facts::Facts;
 use crate::{bootstrap, doors, encode, identify, impersonate, verbs};
 
 /// The issuer and the audience of service accounts' tokens.
@@ -99,6 +101,9 @@ pub struct Server {
     pub(crate) node_ports: (u16, u16),
     /// Held while a Service takes addresses and ports.
     pub(crate) allocation: tokio::sync::Mutex<()>,
+    /// Writes that are charged to quotas, namespace by namespace.
+    pub(crate) turns: Turns,
+    pub(crate) facts: Facts,
     limits: Limits,
     ready: AtomicBool,
 }
@@ -133,6 +138,8 @@ impl Server {
             service_range,
             node_ports: options.node_ports,
             allocation: tokio::sync::Mutex::default(),
+            turns: Turns::default(),
+            facts: Facts::default(),
             limits: Limits::default(),
             ready: AtomicBool::new(false),
         }))

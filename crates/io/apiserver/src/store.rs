@@ -1,8 +1,10 @@
 //! The step that makes it true: objects as the store keeps them, and the loop that runs a write until its
 //! compare-and-swap holds.
 
+pub mod charge;
 pub mod create;
 pub mod delete;
+pub mod facts;
 pub mod update;
 
 use std::sync::Arc;
@@ -65,7 +67,9 @@ impl Target {
 /// The whole object as a tree, its resource version included.
 pub fn tree(object: &Object) -> Result<Value, Status> {
     let mut value = Value::from_json(&object.bytes).map_err(Status::internal)?;
-    value.set(&["metadata", "resourceVersion"], object.revision.to_string());
+    if object.revision > 0 {
+        value.set(&["metadata", "resourceVersion"], object.revision.to_string());
+    }
     Ok(value)
 }
 
@@ -137,7 +141,7 @@ pub fn store_failed(error: StoreError) -> Status {
         }
         StoreError::Future { asked, newest } => {
             let mut status =
-                Status::new(504, "Timeout", format!("Too large resource version: {asked}, current: {newest}"));
+                Status::new(504, "Timeout", format!("Timeout: Too large resource version: {asked}, current: {newest}"));
             let cause = coracle_meta::status::Cause {
                 reason: "ResourceVersionTooLarge".into(),
                 message: "Too large resource version".into(),

@@ -9,10 +9,13 @@ pub mod token;
 
 use std::sync::Arc;
 
-use coracle_meta::{Status, Value};
+use coracle_kinds::certificates::certificatesigningrequest::stamp_conditions;
+use coracle_kinds::rules::restore_at;
+use coracle_meta::{Status, Value, time};
 
 use crate::answer::{self, Response};
 use crate::call::Call;
+use crate::encode::output::whole_only;
 use crate::server::Server;
 use crate::store::{self, Target};
 use crate::verbs::patch::{Patch, in_served_version};
@@ -41,7 +44,8 @@ pub async fn route(server: &Arc<Server>, call: &Call, target: &Target) -> Result
 
 /// A part that is read and written as the kind itself: `status`, `approval`, `resize`, `ephemeralcontainers`.
 async fn whole(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
-    let keep = |new: Value, old: &Value| part_of(target, new, old);
+    let now = time::seconds(server.clock.now());
+    let keep = |new: Value, old: &Value| part_of(target, new, old, &now);
     let written = match call.info.verb {
         "get" => return crate::verbs::read::get(server, call, target).await,
         "update" => {
@@ -64,17 +68,39 @@ async fn whole(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Res
 }
 
 /// Of the parts whose preparation is not the kind's own, only what the part is about changes.
-fn part_of(target: &Target, new: Value, old: &Value) -> Value {
-    let path: &[&str] = match target.subresource.as_str() {
-        "ephemeralcontainers" => &["spec", "ephemeralContainers"],
-        "approval" => &["status", "conditions"],
-        "resize" => return resized(&new, old),
-        _ => return new,
-    };
-    let mut kept = old.clone();
-    coracle_kinds::rules::restore_at(&mut kept, &new, path);
-    pin(&mut kept, &new);
-    kept
+fn part_of(target: &Target, mut new: Value, old: &Value, now: &str) -> Value {
+    let is_request = target.served.kind.plural == "certificatesigningrequests";
+    match target.subresource.as_str() {
+        "ephemeralcontainers" => {
+            let mut kept = old.clone();
+            restore_at(&mut kept, &new, &["spec", "ephemeralContainers"]);
+            pin(&mut kept, &new);
+            kept
+        }
+        "resize" => resized(&new, old),
+        "approval" => {
+            stamp_conditions(&mut new, old, now);
+            approved(new, old)
+        }
+        "status" if is_request => {
+            stamp_conditions(&mut new, old, now);
+            new
+        }
+        _ => new,
+    }
+}
+
+/// An approval changes metadata and conditions, nothing of what was asked or signed.
+fn approved(mut new: Value, old: &Value) -> Value {
+    let conditions = new.at(&["status", "conditions"]).clone();
+    restore_at(&mut new, old, &["spec"]);
+    restore_at(&mut new, old, &["status"]);
+    if !conditions.is_null() {
+        new.set(&["status", "conditions"], conditions);
+    } else {
+        new.remove(&["status", "conditions"]);
+    }
+    new
 }
 
 fn resized(new: &Value, old: &Value) -> Value {
@@ -96,11 +122,12 @@ fn resized(new: &Value, old: &Value) -> Value {
 
 /// The new object's own claim to a version, kept for the conflict check.
 fn pin(kept: &mut Value, new: &Value) {
-    coracle_kinds::rules::restore_at(kept, new, &["metadata", "resourceVersion"]);
+    restore_at(kept, new, &["metadata", "resourceVersion"]);
 }
 
 /// Kinds that are asked and answered.
 pub async fn unkept(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
+    whole_only(call)?;
     match (target.served.kind.group, target.served.kind.kind) {
         ("", "Binding") => binding::bind(server, call, target).await,
         ("", "ComponentStatus") => Ok(review::components(server, call).await),

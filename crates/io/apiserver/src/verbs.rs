@@ -25,6 +25,13 @@ pub async fn route(server: &Arc<Server>, call: &Call) -> Result<Response, Status
     let is_object = !info.name.is_empty() && !matches!(info.verb, "list" | "watch" | "deletecollection");
     let needs_namespace = kind.is_namespaced() && (is_object || info.verb == "create");
     let is_self = kind.plural == "namespaces" && kind.group.is_empty();
+    let lacks_name = info.name.is_empty() && matches!(info.verb, "update" | "patch");
+    if lacks_name || call.head.method == http::Method::HEAD {
+        return Err(answer::method_not_allowed());
+    }
+    if kind.is_namespaced() && info.verb == "create" && info.namespace.is_empty() && info.name.is_empty() {
+        return Err(answer::method_not_allowed());
+    }
     if (needs_namespace && info.namespace.is_empty())
         || (!kind.is_namespaced() && !info.namespace.is_empty() && !is_self)
     {

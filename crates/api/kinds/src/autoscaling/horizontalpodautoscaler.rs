@@ -3,7 +3,7 @@
 use coracle_meta::field::Path;
 use coracle_meta::{ErrorList, Value};
 
-use crate::column::{AGE, Column, NAME, integer, number, text};
+use crate::column::{AGE, Column, NAME, counted, number, text};
 use crate::rules::Rules;
 use crate::shapes::{fill, tree};
 
@@ -23,8 +23,8 @@ const COLUMNS: &[Column] = &[
         Some(least) => least.to_string().into(),
         None => Value::string("<unset>"),
     }),
-    integer("MaxPods", |scaler, _| number(scaler, &["spec", "maxReplicas"])),
-    integer("Replicas", |scaler, _| number(scaler, &["status", "currentReplicas"])),
+    counted("MaxPods", |scaler, _| number(scaler, &["spec", "maxReplicas"])),
+    counted("Replicas", |scaler, _| number(scaler, &["status", "currentReplicas"])),
     AGE,
 ];
 

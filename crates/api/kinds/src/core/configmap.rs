@@ -3,7 +3,7 @@
 use coracle_meta::field::Path;
 use coracle_meta::{ErrorList, Value, names};
 
-use crate::column::{AGE, Column, NAME, integer};
+use crate::column::{AGE, Column, NAME, counted};
 use crate::rules::{Rules, same};
 
 /// What ConfigMaps and Secrets may hold.
@@ -12,7 +12,7 @@ pub const FROZEN: &str = "field is immutable when `immutable` is set";
 
 const COLUMNS: &[Column] = &[
     NAME,
-    integer("Data", |map, _| {
+    counted("Data", |map, _| {
         let count = |member: &str| map.entries_at(&[member]).count() as i64;
         Value::Int(count("data") + count("binaryData"))
     }),

@@ -1,10 +1,11 @@
 //! Events of the core group, the form in which all events are stored. `events.k8s.io` shows the same objects with other
 //! names for some fields.
 
-use coracle_meta::Value;
+use coracle_meta::field::Path;
+use coracle_meta::{ErrorList, Value, names};
 use jiff::Timestamp;
 
-use crate::column::{Column, NAME, integer, since, string_or, text};
+use crate::column::{self, Column, NAME, since, string_or, text};
 use crate::rules::Rules;
 
 pub const COLUMNS: &[Column] = &[
@@ -19,11 +20,11 @@ pub const COLUMNS: &[Column] = &[
         Value::string(event.str_at(&[message]).trim())
     }),
     text("First Seen", |event, now| first_seen(event, now).into()).wide(),
-    integer("Count", |event, _| count(event).into()).wide(),
+    column::counted("Count", |event, _| count(event).into()).wide(),
     NAME.wide(),
 ];
 
-pub const RULES: Rules = Rules { convert, columns: COLUMNS, selectable_fields, ..Rules::STANDARD };
+pub const RULES: Rules = Rules { convert, validate, columns: COLUMNS, selectable_fields, ..Rules::STANDARD };
 
 /// The core group's field and its name in `events.k8s.io`.
 const RENAMED: &[(&str, &str)] = &[
@@ -47,6 +48,41 @@ pub fn convert(event: &mut Value, from: &str, to: &str) {
         if let Some(value) = event.remove(&[from]) {
             event.set(&[to], value);
         }
+    }
+}
+
+/// Source: Kubernetes `pkg/apis/core/validation/events.go`, the part that holds for both groups.
+fn validate(event: &Value, errors: &mut ErrorList) {
+    let (own, of) = (event.str_at(&["metadata", "namespace"]), regarding(event).str_at(&["namespace"]));
+    let is_new = !event.get("eventTime").is_null();
+    let agrees = match (of, is_new) {
+        ("", false) => matches!(own, "" | "default"),
+        ("", true) => matches!(own, "default" | "kube-system"),
+        (of, false) => own == of,
+        (_, true) => true,
+    };
+    if !agrees {
+        errors.invalid(&Path::new("involvedObject.namespace"), of, "does not match event.namespace");
+    }
+    if !is_new {
+        return;
+    }
+    let reporter = either(event, "reportingComponent", "reportingController").as_str().unwrap_or_default();
+    let path = Path::new("reportingController");
+    match reporter {
+        "" => errors.required(&path, ""),
+        reporter => errors.invalid_each(&path, reporter, names::qualified_name(reporter)),
+    }
+    for (key, most) in [("reportingInstance", 128), ("action", 128), ("reason", 128)] {
+        let (path, text) = (Path::new(key), event.str_at(&[key]));
+        if text.is_empty() {
+            errors.required(&path, "");
+        } else if text.len() > most {
+            errors.invalid(&path, "", format!("can have at most {most} characters"));
+        }
+    }
+    if either(event, "message", "note").as_str().unwrap_or_default().len() > 1024 {
+        errors.invalid(&Path::new("message"), "", "can have at most 1024 characters");
     }
 }
 

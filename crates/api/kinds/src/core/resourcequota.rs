@@ -42,6 +42,9 @@ fn validate(quota: &Value, errors: &mut ErrorList) {
             if !bare.contains(".storageclass.storage.k8s.io/") {
                 quantities::validate_resource_name(bare, &path, errors);
             }
+            if !name.contains('/') && !is_standard(name) {
+                errors.invalid(&path, name, "must be a standard resource for quota");
+            }
         }
         quantities::validate_amount(name, amount, &path, errors);
     }
@@ -49,6 +52,59 @@ fn validate(quota: &Value, errors: &mut ErrorList) {
     for scope in quota.list_at(&["spec", "scopes"]) {
         if !SCOPES.contains(&scope.as_str().unwrap_or_default()) {
             errors.invalid(&path, quota.at(&["spec", "scopes"]), "unsupported scope");
+        }
+    }
+    validate_scopes(quota, &path, errors);
+}
+
+/// Resources that the quota system knows.
+const STANDARD: [&str; 19] = [
+    "configmaps",
+    "cpu",
+    "ephemeral-storage",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "memory",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+    "requests.storage",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+];
+const COMPUTE: [&str; 6] = ["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
+
+fn is_standard(name: &str) -> bool {
+    let bare = name.strip_prefix("requests.").unwrap_or(name);
+    STANDARD.contains(&name) || bare.starts_with("hugepages-")
+}
+
+/// Scopes choose among the objects of one kind, and no two of them may leave nothing over.
+fn validate_scopes(quota: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    let shown = quota.at(&["spec", "scopes"]);
+    let scopes: Vec<&str> = shown.list_at(&[]).iter().filter_map(Value::as_str).collect();
+    let fits = |scope: &str, name: &str| match scope {
+        "BestEffort" => name == "pods",
+        "VolumeAttributesClass" => matches!(name, "persistentvolumeclaims" | "requests.storage"),
+        scope if SCOPES.contains(&scope) => name == "pods" || COMPUTE.contains(&name),
+        _ => true,
+    };
+    for scope in &scopes {
+        let names = quota.entries_at(&["spec", "hard"]).map(|(name, _)| name).filter(|name| is_standard(name));
+        for _ in names.filter(|name| !fits(scope, name)) {
+            errors.invalid(path, shown, "unsupported scope applied to resource");
+        }
+    }
+    for pair in [["BestEffort", "NotBestEffort"], ["NotTerminating", "Terminating"]] {
+        if pair.iter().all(|scope| scopes.contains(scope)) {
+            errors.invalid(path, shown, "conflicting scopes");
         }
     }
 }
@@ -65,4 +121,23 @@ fn usage(quota: &Value, is_meant: impl Fn(&str) -> bool) -> String {
     let texts: Vec<String> =
         names.iter().map(|name| format!("{name}: {}/{}", amount("used", name), amount("hard", name))).collect();
     texts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shapes::tree;
+
+    #[test]
+    fn scopes_fit_what_they_bound() {
+        let wrong = |spec: &str| {
+            let mut errors = ErrorList::default();
+            validate(&tree(&format!(r#"{{"spec":{spec}}}"#)), &mut errors);
+            !errors.is_empty()
+        };
+        assert!(!wrong(r#"{"hard":{"pods":"1","requests.cpu":"1"},"scopes":["NotBestEffort"]}"#));
+        assert!(wrong(r#"{"hard":{"pods":"1","requests.cpu":"1"},"scopes":["BestEffort"]}"#));
+        assert!(wrong(r#"{"hard":{"pods":"1"},"scopes":["Terminating","NotTerminating"]}"#));
+        assert!(wrong(r#"{"hard":{"bogus":"1"}}"#) && !wrong(r#"{"hard":{"count/bogus.x":"1"}}"#));
+    }
 }

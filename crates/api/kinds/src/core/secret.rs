@@ -6,7 +6,7 @@ use coracle_meta::field::Path;
 use coracle_meta::{ErrorList, Value, names};
 
 use super::configmap::{BYTES_MAX, validate_frozen};
-use crate::column::{AGE, Column, NAME, integer, string_or, text};
+use crate::column::{AGE, Column, NAME, counted, string_or, text};
 use crate::object_meta::immutable;
 use crate::rules::Rules;
 use crate::shapes::fill;
@@ -14,7 +14,7 @@ use crate::shapes::fill;
 const COLUMNS: &[Column] = &[
     NAME,
     text("Type", |secret, _| string_or(secret, &["type"], "")),
-    integer("Data", |secret, _| Value::Int(secret.entries_at(&["data"]).count() as i64)),
+    counted("Data", |secret, _| Value::Int(secret.entries_at(&["data"]).count() as i64)),
     AGE,
 ];
 

@@ -40,6 +40,10 @@ fn validate(object: &Value, errors: &mut ErrorList) {
         let detail = format!("must not be greater than {PRECEDENCE_MAX}");
         errors.invalid(&path.child("matchingPrecedence"), precedence, detail);
     }
+    if precedence == 1 && object.str_at(&["metadata", "name"]) != "exempt" {
+        let why = "only the schema named 'exempt' may have matchingPrecedence 1";
+        errors.invalid(&path.child("matchingPrecedence"), precedence, why);
+    }
     if spec.str_at(&["priorityLevelConfiguration", "name"]).is_empty() {
         errors.required(&path.child("priorityLevelConfiguration.name"), "must reference a priority level");
     }

@@ -58,4 +58,18 @@ fn validate(object: &Value, errors: &mut ErrorList) {
         "Exempt" | "Limited" => {}
         other => errors.not_supported(&path.child("type"), other, &["Exempt", "Limited"]),
     }
+    let queuing = spec.at(&["limited", "limitResponse", "queuing"]);
+    let of = |key: &str| queuing.int_at(&[key]).unwrap_or_default();
+    let path = path.child("limited.limitResponse.queuing");
+    if !queuing.is_null() {
+        for key in ["handSize", "queues", "queueLengthLimit"] {
+            if of(key) <= 0 {
+                errors.invalid(&path.child(key), of(key), "must be positive");
+            }
+        }
+        if of("handSize") > of("queues") {
+            let why = format!("should not be greater than queues ({})", of("queues"));
+            errors.invalid(&path.child("handSize"), of("handSize"), why);
+        }
+    }
 }

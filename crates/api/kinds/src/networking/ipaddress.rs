@@ -2,10 +2,10 @@
 
 use coracle_meta::Value;
 
-use crate::column::{AGE, Column, NAME, text};
+use crate::column::{Column, NAME, text};
 use crate::rules::Rules;
 
-const COLUMNS: &[Column] = &[NAME, text("ParentRef", |address, _| parent(address).into()), AGE];
+const COLUMNS: &[Column] = &[NAME, text("ParentRef", |address, _| parent(address).into())];
 
 pub const RULES: Rules = Rules { name: any_address, columns: COLUMNS, ..Rules::STANDARD };
 

@@ -10,7 +10,7 @@ use crate::rules::same;
 use crate::shapes::container::validate_choice;
 
 const COLUMNS: &[Column] = &[
-    text("Name", |object, _| shown_name(object).into()),
+    Column { format: "name", ..text("Name", |object, _| shown_name(object).into()) },
     text("Provisioner", |object, _| string_or(object, &["provisioner"], "")),
     text("ReclaimPolicy", |object, _| string_or(object, &["reclaimPolicy"], "Delete")),
     text("VolumeBindingMode", |object, _| string_or(object, &["volumeBindingMode"], "Immediate")),

@@ -9,7 +9,7 @@ use crate::rules::Rules;
 
 const COLUMNS: &[Column] = &[
     NAME,
-    text("Attacher", |object, _| string_or(object, &["spec", "attacher"], "")),
+    Column { format: "name", ..text("Attacher", |object, _| string_or(object, &["spec", "attacher"], "")) },
     text("PV", |object, _| string_or(object, &["spec", "source", "persistentVolumeName"], "")),
     text("Node", |object, _| string_or(object, &["spec", "nodeName"], "")),
     boolean("Attached", |object, _| object.bool_at(&["status", "attached"]).into()),

@@ -338,6 +338,10 @@ impl Seen {
     }
 }
 
+/// What Go calls the type that it reads these two into.
+const TYPE_META: &str =
+    r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
 /// See [`super::read_type_meta`].
 pub fn type_meta(text: &str) -> Result<(String, String), ReadError> {
     let mut scanner = Scanner::new(text);
@@ -352,7 +356,7 @@ pub fn type_meta(text: &str) -> Result<(String, String), ReadError> {
         Start::Map => scanner.open()?,
         other => {
             scanner.skip()?;
-            let text = format!("json: cannot unmarshal {} into Go value of type struct", shown(other));
+            let text = format!("json: cannot unmarshal {} into Go value of type {TYPE_META}", shown(other));
             return Err(ReadError::Type(format!("couldn't get version/kind; json parse error: {text}")));
         }
     }

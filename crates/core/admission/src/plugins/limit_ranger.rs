@@ -8,6 +8,7 @@ use crate::pods::{self, quantity};
 
 pub struct LimitRanger;
 
+const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 const RANGES: Resource = Resource::new("", "limitranges");
 
 impl Plugin for LimitRanger {
@@ -19,16 +20,30 @@ impl Plugin for LimitRanger {
         if !request.is_core("pods") || !request.creates() {
             return Verdict::Admit;
         }
-        let mut changed = false;
+        let mut set = Vec::new();
         for range in limits(context, request.namespace) {
-            if range.str_at(&["type"]) == "Container" {
-                pods::each_container(pod, |container| {
-                    changed |= fill(container, "limits", range.get("default"));
-                    changed |= fill(container, "requests", range.get("defaultRequest"));
-                });
+            if range.str_at(&["type"]) != "Container" {
+                continue;
+            }
+            for (list, what) in [("containers", "container"), ("initContainers", "init container")] {
+                for container in pod.list_at_mut(&["spec", list]) {
+                    let name = container.str_at(&["name"]).to_owned();
+                    for (kind, word, defaults) in
+                        [("requests", "request", "defaultRequest"), ("limits", "limit", "default")]
+                    {
+                        let mut filled = fill(container, kind, range.get(defaults));
+                        filled.sort();
+                        set.extend(filled.into_iter().map(|key| format!("{key} {word} for {what} {name}")));
+                    }
+                }
             }
         }
-        if changed { Verdict::Mutate } else { Verdict::Admit }
+        if set.is_empty() {
+            return Verdict::Admit;
+        }
+        let told = format!("LimitRanger plugin set: {}", set.join("; "));
+        pod.set(&["metadata", "annotations", ANNOTATION], told);
+        Verdict::Mutate
     }
 
     fn validate(&self, request: &Request<'_>, object: &Value, context: &Context<'_>) -> Verdict {
@@ -63,15 +78,16 @@ fn limits(context: &Context<'_>, namespace: &str) -> Vec<Value> {
     ranges.flat_map(|range| range.list_at(&["spec", "limits"]).to_vec()).collect()
 }
 
-fn fill(container: &mut Value, kind: &str, defaults: &Value) -> bool {
-    let mut changed = false;
+/// Fills what the container does not say, and tells the resources.
+fn fill(container: &mut Value, kind: &str, defaults: &Value) -> Vec<String> {
+    let mut filled = Vec::new();
     for (resource, amount) in defaults.entries_at(&[]) {
         if container.at(&["resources", kind, resource]).is_null() {
             container.set(&["resources", kind, resource], amount.clone());
-            changed = true;
+            filled.push(resource.to_owned());
         }
     }
-    changed
+    filled
 }
 
 /// What the whole pod asks for, of each resource that the range names.
@@ -113,10 +129,11 @@ fn check(range: &Value, asked: &Value, wrong: &mut Vec<String>) {
         match limit {
             None if !is_claim => wrong.push(format!("{start}.  No limit is specified")),
             Some(limit) if limit > most => wrong.push(format!("{start}, but limit is {limit}")),
-            _ => {}
-        }
-        if let Some(request) = request.filter(|request| *request > most) {
-            wrong.push(format!("{start}, but request is {request}"));
+            _ => {
+                if let Some(request) = request.filter(|request| *request > most) {
+                    wrong.push(format!("{start}, but request is {request}"));
+                }
+            }
         }
     }
 }

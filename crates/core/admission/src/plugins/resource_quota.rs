@@ -17,8 +17,7 @@ impl Plugin for ResourceQuota {
     }
 
     fn validate(&self, request: &Request<'_>, object: &Value, context: &Context<'_>) -> Verdict {
-        let writes = matches!(request.operation, Operation::Create | Operation::Update);
-        if !writes || !request.subresource.is_empty() || request.namespace.is_empty() {
+        if request.namespace.is_empty() || IGNORED.contains(request.resource) || !handles(request, object) {
             return Verdict::Admit;
         }
         if let Some(Answer::Charged(Err(why))) = context.answers.last() {
@@ -29,15 +28,28 @@ impl Plugin for ResourceQuota {
         let mut charges = Vec::new();
         for quota in quotas.filter(|quota| is_in_scope(quota, request, object)) {
             let name = quota.str_at(&["metadata", "name"]).to_owned();
-            let hard: Vec<&str> = quota.entries_at(&["spec", "hard"]).map(|(resource, _)| resource).collect();
+            // What the quota's controller has taken up: before that nothing is bounded.
+            let hard: Vec<&str> = quota.entries_at(&["status", "hard"]).map(|(resource, _)| resource).collect();
+            let hard: Vec<&str> = hard.into_iter().filter(|resource| counts(request, resource)).collect();
             let missing = unspecified(request, object, &hard);
             if !missing.is_empty() {
                 return forbidden(request, format!("failed quota: {name}: must specify {}", missing.join("; ")));
             }
-            let amounts: Vec<_> = hard
-                .iter()
-                .filter_map(|resource| Some(((*resource).to_owned(), added(request, object, resource)?)))
-                .collect();
+            if hard.iter().any(|resource| quota.at(&["status", "used", resource]).is_null()) {
+                let all = hard.join(",");
+                return forbidden(request, format!("status unknown for quota: {name}, resources: {all}"));
+            }
+            let old = request.old.filter(|old| is_in_scope(&quota, request, old));
+            let mut amounts = Vec::new();
+            for resource in hard {
+                match added(request, object, old, resource) {
+                    Added::Negative => {
+                        return forbidden(request, format!("quota usage is negative for resource(s): {resource}"));
+                    }
+                    Added::Nothing => {}
+                    Added::Amount(amount) => amounts.push((resource.to_owned(), amount)),
+                }
+            }
             if !amounts.is_empty() {
                 charges.push(Charge { namespace: request.namespace.to_owned(), quota: name, amounts });
             }
@@ -49,16 +61,65 @@ impl Plugin for ResourceQuota {
     }
 }
 
-/// How much more of a resource stands once the write is done; `None` where it is no more than before.
-fn added(request: &Request<'_>, object: &Value, resource: &str) -> Option<Quantity> {
-    let now = usage(request, object, resource)?;
-    match request.old {
-        Some(old) => {
-            let before = usage(request, old, resource).unwrap_or(Quantity::from_units(0, now.format()));
-            (now > before).then(|| now.minus(before))
-        }
-        None => (!now.is_zero()).then_some(now),
+/// Kinds that no quota counts.
+const IGNORED: [Resource; 6] = [
+    Resource::new("", "events"),
+    Resource::new("events.k8s.io", "events"),
+    Resource::new("authentication.k8s.io", "tokenreviews"),
+    Resource::new("authorization.k8s.io", "localsubjectaccessreviews"),
+    Resource::new("authorization.k8s.io", "selfsubjectaccessreviews"),
+    Resource::new("authorization.k8s.io", "subjectaccessreviews"),
+];
+
+/// Which writes of a kind can change what a quota counts.
+fn handles(request: &Request<'_>, object: &Value) -> bool {
+    let (creates, updates) = (request.creates(), request.operation == Operation::Update);
+    let core = if request.resource.group.is_empty() { request.resource.plural.as_ref() } else { "" };
+    match (core, request.subresource) {
+        ("pods", "") if updates => request.old.is_some_and(|old| is_terminating(old) != is_terminating(object)),
+        ("pods", "resize") => updates,
+        ("services" | "persistentvolumeclaims", "") => creates || updates,
+        (_, "") => creates,
+        _ => false,
     }
+}
+
+/// Whether a bound is about objects of the request's kind.
+fn counts(request: &Request<'_>, resource: &str) -> bool {
+    if resource == format!("count/{}", request.resource) {
+        return true;
+    }
+    if !request.resource.group.is_empty() {
+        return false;
+    }
+    match request.resource.plural.as_ref() {
+        "pods" => resource == "pods" || split(resource).is_some_and(|(_, name)| name != "storage"),
+        "services" => matches!(resource, "services" | "services.loadbalancers" | "services.nodeports"),
+        "persistentvolumeclaims" => {
+            let bare = resource.split_once(".storageclass.storage.k8s.io/").map_or(resource, |(_, bare)| bare);
+            matches!(bare, "persistentvolumeclaims" | "requests.storage")
+        }
+        plural @ ("configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas") => plural == resource,
+        _ => false,
+    }
+}
+
+enum Added {
+    Nothing,
+    Amount(Quantity),
+    /// The object claims less than nothing.
+    Negative,
+}
+
+/// How much more of a resource stands once the write is done than `old` used of it.
+fn added(request: &Request<'_>, object: &Value, old: Option<&Value>, resource: &str) -> Added {
+    let Some(now) = usage(request, object, resource) else { return Added::Nothing };
+    let nothing = Quantity::from_units(0, now.format());
+    if now < nothing {
+        return Added::Negative;
+    }
+    let before = old.and_then(|old| usage(request, old, resource)).unwrap_or(nothing);
+    if now > before { Added::Amount(now.minus(before)) } else { Added::Nothing }
 }
 
 /// What one object counts for.
@@ -102,6 +163,7 @@ fn split(resource: &str) -> Option<(&'static str, &str)> {
         Some(("requests", name)) => Some(("requests", name)),
         Some(("limits", name)) => Some(("limits", name)),
         None if ["cpu", "memory", "ephemeral-storage"].contains(&resource) => Some(("requests", resource)),
+        None if resource.starts_with("hugepages-") => Some(("requests", resource)),
         _ => None,
     }
 }
@@ -165,28 +227,53 @@ fn is_in_scope(quota: &Value, request: &Request<'_>, object: &Value) -> bool {
     if scopes.peek().is_none() {
         return true;
     }
-    request.is_core("pods") && scopes.all(|(scope, operator, values)| matches_scope(object, scope, operator, values))
+    let core = if request.resource.group.is_empty() { request.resource.plural.as_ref() } else { "" };
+    match core {
+        "pods" => scopes.all(|(scope, operator, values)| matches_scope(object, scope, operator, values)),
+        "persistentvolumeclaims" => scopes.all(|(scope, operator, values)| {
+            let named: [&[&str]; 3] = [
+                &["spec", "volumeAttributesClassName"],
+                &["status", "currentVolumeAttributesClassName"],
+                &["status", "modifyVolumeStatus", "targetVolumeAttributesClassName"],
+            ];
+            scope == "VolumeAttributesClass" && named.iter().any(|path| selects(object.str_at(path), operator, values))
+        }),
+        _ => false,
+    }
+}
+
+/// Whether a class is one that a scope's operator and values choose.
+fn selects(class: &str, operator: &str, values: &[Value]) -> bool {
+    let listed = values.iter().any(|value| value.as_str() == Some(class));
+    match operator {
+        "In" => listed,
+        "NotIn" => !listed,
+        "DoesNotExist" => class.is_empty(),
+        _ => !class.is_empty(),
+    }
+}
+
+fn is_terminating(pod: &Value) -> bool {
+    pod.int_at(&["spec", "activeDeadlineSeconds"]).is_some_and(|seconds| seconds >= 0)
+}
+
+/// No container asks for processor or memory, as the quality of service has it.
+fn is_best_effort(pod: &Value) -> bool {
+    let asks = |resources: &Value, kind: &str| {
+        let named = ["cpu", "memory"].iter().filter_map(|name| quantity(resources.at(&[kind, name])));
+        named.into_iter().any(|amount| !amount.is_zero())
+    };
+    let mut all = pods::containers(pod).map(|one| one.get("resources")).chain([pod.at(&["spec", "resources"])]);
+    !all.any(|resources| asks(resources, "requests") || asks(resources, "limits"))
 }
 
 fn matches_scope(pod: &Value, scope: &str, operator: &str, values: &[Value]) -> bool {
-    let terminating = pod.int_at(&["spec", "activeDeadlineSeconds"]).is_some_and(|seconds| seconds >= 0);
-    let best_effort = pods::containers(pod)
-        .all(|one| ["requests", "limits"].iter().all(|kind| one.at(&["resources", kind]).is_empty()));
     match scope {
-        "Terminating" => terminating,
-        "NotTerminating" => !terminating,
-        "BestEffort" => best_effort,
-        "NotBestEffort" => !best_effort,
-        "PriorityClass" => {
-            let class = pod.str_at(&["spec", "priorityClassName"]);
-            let listed = values.iter().any(|value| value.as_str() == Some(class));
-            match operator {
-                "In" => listed,
-                "NotIn" => !listed,
-                "DoesNotExist" => class.is_empty(),
-                _ => !class.is_empty(),
-            }
-        }
+        "Terminating" => is_terminating(pod),
+        "NotTerminating" => !is_terminating(pod),
+        "BestEffort" => is_best_effort(pod),
+        "NotBestEffort" => !is_best_effort(pod),
+        "PriorityClass" => selects(pod.str_at(&["spec", "priorityClassName"]), operator, values),
         "CrossNamespacePodAffinity" => crosses(pod),
         _ => false,
     }
@@ -238,5 +325,25 @@ mod tests {
         let pod = Value::from_json(br#"{"spec":{"containers":[{"name":"a"},{"name":"b"}]}}"#).unwrap();
         let missing = unspecified(&request(&pods, &user), &pod, &["limits.cpu", "pods"]);
         assert_eq!(missing, ["limits.cpu for: a,b"]);
+    }
+
+    #[test]
+    fn a_bound_is_about_the_kinds_it_names() {
+        let user = User::admin();
+        let (pods, maps) = (Resource::new("", "pods"), Resource::new("", "configmaps"));
+        let count = |resource: &Resource, bound: &str| counts(&request(resource, &user), bound);
+        assert!(count(&pods, "requests.cpu") && count(&pods, "count/pods") && count(&pods, "hugepages-2Mi"));
+        assert!(!count(&pods, "requests.storage") && !count(&pods, "services") && !count(&maps, "pods"));
+        assert!(count(&maps, "configmaps") && count(&maps, "count/configmaps"));
+    }
+
+    #[test]
+    fn asking_for_nothing_is_best_effort() {
+        let pod = |resources: &str| {
+            Value::from_json(format!(r#"{{"spec":{{"containers":[{{"resources":{resources}}}]}}}}"#).as_bytes())
+                .unwrap()
+        };
+        assert!(is_best_effort(&pod(r#"{"requests":{"cpu":"0","ephemeral-storage":"1Gi"}}"#)));
+        assert!(!is_best_effort(&pod(r#"{"limits":{"memory":"1Mi"}}"#)));
     }
 }

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use coracle_kinds::{Kind, Scope, Subresource, table};
 use coracle_meta::Status;
@@ -88,8 +90,13 @@ pub fn one(server: &Server, call: &Call) -> Result<Response, Status> {
         ["apis", group, version] if !group.is_empty() => resources(server, group, version),
         _ => None,
     };
-    let body = server.discovery.get(path, Style::Plain, make).ok_or_else(answer::not_found)?;
-    Ok(answer::bytes(200, JSON, body))
+    match server.discovery.get(path, Style::Plain, make) {
+        Some(body) => Ok(answer::bytes(200, JSON, body)),
+        None if parts.first() == Some(&"apis") && parts.get(1).is_none_or(|name| !groups_of(server).contains(name)) => {
+            Ok(answer::no_page())
+        }
+        None => Err(answer::not_found()),
+    }
 }
 
 /// The aggregated document, or that the client has it already.
@@ -181,11 +188,21 @@ fn resources(server: &Server, group: &str, version: &str) -> Option<Value> {
         if !kind.categories.is_empty() {
             entry["categories"] = json!(kind.categories);
         }
+        if let Some(hash) = storage_hash(kind) {
+            entry["storageVersionHash"] = json!(hash);
+        }
         list.push(entry);
         list.extend(kind.subresources.iter().map(|part| subresource(kind, part)));
     }
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
+}
+
+/// By which clients see that the version objects rest in has changed.
+fn storage_hash(kind: &Kind) -> Option<String> {
+    let storage = kind.storage?;
+    let digest = Sha256::digest(format!("{}/{}/{}", storage.group, storage.version, kind.kind));
+    Some(STANDARD.encode(&digest[..8]))
 }
 
 fn subresource(kind: &Kind, part: &Subresource) -> Value {

@@ -8,6 +8,15 @@ use crate::call::Call;
 
 const OFFERS: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
+/// What reading offers beside, as watches.
+const STREAM_OFFERS: [&str; 5] = [
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+
 /// What of an object the client wants to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
@@ -64,13 +73,34 @@ pub fn output(call: &Call) -> Result<Output, Status> {
         Some("Object") => Include::Object,
         _ => Include::Metadata,
     };
-    pick(call.header("accept"), include).ok_or_else(|| answer::not_acceptable(&OFFERS))
+    let accept = call.header("accept");
+    pick(accept, include).ok_or_else(|| match accept.split(',').any(|entry| wire_of(media_of(entry)).is_some()) {
+        true => answer::not_acceptable(&OFFERS),
+        false if matches!(call.info.verb, "get" | "list" | "watch") => answer::no_representation(&STREAM_OFFERS),
+        false => answer::no_representation(&OFFERS),
+    })
 }
 
 /// The wire for answers of one form; JSON for who takes none of ours, so that every client can read a failure.
 pub fn wire(call: &Call) -> Wire {
     let mut entries = call.header("accept").split(',').filter_map(|entry| wire_of(media_of(entry)));
     entries.next().unwrap_or(Wire::Json)
+}
+
+/// Refuses a client that takes nothing but a table or metadata of what is answered and never kept.
+pub fn whole_only(call: &Call) -> Result<(), Status> {
+    match takes_whole(call.header("accept")) {
+        true => Ok(()),
+        false => Err(answer::not_acceptable(&OFFERS)),
+    }
+}
+
+fn takes_whole(accept: &str) -> bool {
+    let is_whole = |entry: &str| {
+        let form = entry.split(';').skip(1).any(|part| part.trim().starts_with("as="));
+        !form && wire_of(media_of(entry)).is_some()
+    };
+    accept.is_empty() || accept.split(',').any(is_whole)
 }
 
 fn pick(accept: &str, include: Include) -> Option<Output> {
@@ -115,6 +145,12 @@ fn wire_of(media: &str) -> Option<Wire> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_never_kept_has_no_table() {
+        assert!(!takes_whole("application/json;as=Table;v=v1;g=meta.k8s.io"));
+        assert!(takes_whole("application/json;as=Table;v=v1;g=meta.k8s.io,application/json") && takes_whole(""));
+    }
 
     #[test]
     fn the_first_form_there_is_wins() {

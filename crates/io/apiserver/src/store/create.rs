@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use coracle_admission::{Operation, Request};
 use coracle_cache::store::{Compare, Op, Txn, TxnResponse};
-use coracle_meta::{ErrorList, Object, Status, Value, names, time};
+use coracle_meta::{ErrorList, Object, Resource, Status, Value, names, time};
 
 use super::{Deed, Target, Written, at_rest, durability, encode, key, lease_seconds, store_failed};
-use crate::admit::{self, Mode};
+use crate::admit;
 use crate::call::Call;
 use crate::managed;
 use crate::server::Server;
@@ -16,14 +16,21 @@ use crate::services;
 
 /// How often a generated name that is taken is thrown anew.
 const NAME_TRIES_MAX: usize = 8;
+/// How often a write is judged again because its namespace or a quota changed.
+const TRIES_MAX: usize = 12;
+const NAMESPACES: Resource = Resource::new("", "namespaces");
 
 /// Stores a new object, given in the version of its URL.
 pub async fn create(server: &Arc<Server>, call: &Call, target: &Target, object: Value) -> Result<Written, Status> {
-    let mut tries = 0;
+    let (mut tries, mut names) = (0, 0);
     loop {
+        tries += 1;
         match attempt(server, call, target, object.clone()).await {
-            Err(status) if status.is_already_exists() && generates(&object) && tries < NAME_TRIES_MAX => tries += 1,
-            done => return done,
+            Err(status) if status.is_already_exists() && generates(&object) && names < NAME_TRIES_MAX => names += 1,
+            Ok(None) if tries < TRIES_MAX => {}
+            Ok(None) => return Err(Status::modified(&target.resource(), object.str_at(&["metadata", "name"]))),
+            Ok(Some(written)) => return Ok(written),
+            Err(status) => return Err(status),
         }
     }
 }
@@ -33,15 +40,22 @@ fn generates(object: &Value) -> bool {
     meta.str_at(&["name"]).is_empty() && !meta.str_at(&["generateName"]).is_empty()
 }
 
-async fn attempt(server: &Arc<Server>, call: &Call, target: &Target, mut object: Value) -> Result<Written, Status> {
+/// `None` where something that the write stands on came to be another meanwhile.
+async fn attempt(
+    server: &Arc<Server>,
+    call: &Call,
+    target: &Target,
+    mut object: Value,
+) -> Result<Option<Written>, Status> {
     let kind = target.served.kind;
+    // Before it is judged: if it changes after that, the write is judged again.
+    let stands_in = namespace_as_is(server, target).await?;
     stamp(server, target, &mut object)?;
     kind.default(&mut object, target.served.version);
     managed::created(server, call, target, &mut object);
     let mut object = kind.convert(&object, &target.served.api_version(), &kind.storage_api_version());
     let resource = target.resource();
     let name = object.str_at(&["metadata", "name"]).to_owned();
-    let mode = if call.is_dry_run() { Mode::DryRun } else { Mode::Real };
     let request = Request {
         operation: Operation::Create,
         resource: &resource,
@@ -51,34 +65,50 @@ async fn attempt(server: &Arc<Server>, call: &Call, target: &Target, mut object:
         user: &call.user,
         old: None,
     };
-    admit::mutate(server, &request, &mut object, mode).await?;
+    admit::mutate(server, &request, &mut object).await?;
     kind.default(&mut object, kind.storage.map_or(target.served.version, |storage| storage.version));
     kind.prepare_create(&mut object);
+    kind.stamp_creator(&mut object, &call.user);
     let claim = services::claim(server, kind, &mut object, None).await?;
     check(target, &object)?;
     crate::verbs::rbac::may_grant(server, &call.user, kind, &object, None)?;
-    admit::validate(server, &request, &object, mode).await?;
+    let charges = admit::validate(server, &request, &object).await?;
     let bytes = encode(kind, &mut object)?;
-    if mode == Mode::DryRun {
+    if call.is_dry_run() {
         let object = Object::new(bytes, 0).map_err(Status::internal)?;
-        return Ok(Written { object: Arc::new(object), deed: Deed::Created });
+        return Ok(Some(Written { object: Arc::new(object), deed: Deed::Created }));
     }
     let key = key(kind, &target.namespace, &name);
     let put =
         Op::Put { key: key.clone(), value: at_rest(server, &key, bytes.clone())?, lease_seconds: lease_seconds(kind) };
     let mut txn = Txn {
-        compares: vec![Compare { key, mod_revision: 0 }],
+        compares: vec![Compare { key: key.clone(), mod_revision: 0 }],
         then: vec![put],
         durability: durability(kind, &target.namespace),
     };
     claim.join(&mut txn);
+    charges.join(&mut txn);
+    txn.compares.extend(stands_in);
     match server.cache.store.txn(txn).await.map_err(store_failed)? {
         TxnResponse::Done { revision } => {
+            server.facts.note(kind, revision);
             let object = Object::new(bytes, revision).map_err(Status::internal)?;
-            Ok(Written { object: Arc::new(object), deed: Deed::Created })
+            Ok(Some(Written { object: Arc::new(object), deed: Deed::Created }))
         }
-        TxnResponse::Refused { .. } => Err(Status::already_exists(&resource, &name)),
+        TxnResponse::Refused { key: refused, .. } if refused == key => Err(Status::already_exists(&resource, &name)),
+        TxnResponse::Refused { .. } => Ok(None),
     }
+}
+
+/// That the namespace is still the one that admission sees: nothing comes to stand in one that goes meanwhile.
+async fn namespace_as_is(server: &Server, target: &Target) -> Result<Option<Compare>, Status> {
+    if !target.served.kind.is_namespaced() {
+        return Ok(None);
+    }
+    let kind = coracle_kinds::find(&NAMESPACES).ok_or_else(|| Status::internal("no namespaces"))?;
+    server.facts.wait(server).await?;
+    let found = server.resource(kind).await?.get("", &target.namespace);
+    Ok(found.map(|namespace| Compare { key: key(kind, "", &target.namespace), mod_revision: namespace.revision }))
 }
 
 /// What the server alone says of a new object.
@@ -91,7 +121,7 @@ fn stamp(server: &Server, target: &Target, object: &mut Value) -> Result<(), Sta
         ));
     }
     if !matches!(meta.str_at(&["resourceVersion"]), "" | "0") {
-        return Err(Status::internal("resourceVersion should not be set on objects to be created"));
+        return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
     if generates(object) {
         let base = object.str_at(&["metadata", "generateName"]);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use coracle_admission::{Operation, Request};
 use coracle_cache::store::{Compare, Op, Txn, TxnResponse};
-use coracle_meta::{Object, Status, Value, time};
+use coracle_meta::{Object, Resource, Status, Value, time};
 
 use super::{Deed, Target, Written, at_rest, encode, failed, key, store_failed, tree};
-use crate::admit::{self, Mode};
+use crate::admit;
 use crate::call::Call;
 use crate::server::Server;
 use crate::services;
@@ -30,7 +30,9 @@ pub struct Wish {
 
 impl Wish {
     pub fn read(call: &Call) -> Result<Wish, Status> {
+        crate::verbs::read::check_numbers(call, &["gracePeriodSeconds"])?;
         let options = crate::decode::delete_options(call)?;
+        check_options(call, &options)?;
         let query = |key: &str| call.query.get(key).unwrap_or_default().to_owned();
         let text = |path: &[&str], key: &str| match options.str_at(path) {
             "" => query(key),
@@ -64,6 +66,20 @@ impl Wish {
     }
 }
 
+/// Source: Kubernetes `apimachinery/pkg/apis/meta/v1/validation`, ValidateDeleteOptions.
+fn check_options(call: &Call, options: &Value) -> Result<(), Status> {
+    let mut errors = coracle_meta::ErrorList::default();
+    let path = coracle_meta::Path::new("propagationPolicy");
+    let policy = options.str_at(&["propagationPolicy"]);
+    if options.get("orphanDependents").as_bool().is_some() && !policy.is_empty() {
+        errors.invalid(&path, policy, "orphanDependents and deletionPropagation cannot be both set");
+    }
+    let said = options.list_at(&["dryRun"]).iter().filter_map(Value::as_str);
+    let wanted: Vec<&str> = said.chain(call.query.all("dryRun")).collect();
+    crate::managed::check_dry_run(&wanted, &mut errors);
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &errors)) }
+}
+
 pub async fn delete(server: &Arc<Server>, call: &Call, target: &Target, wish: &Wish) -> Result<Written, Status> {
     let cache = server.resource(target.served.kind).await?;
     for _ in 0..TRIES_MAX {
@@ -81,8 +97,7 @@ pub async fn delete(server: &Arc<Server>, call: &Call, target: &Target, wish: &W
             user: &call.user,
             old: Some(&old),
         };
-        let mode = if wish.dry_run { Mode::DryRun } else { Mode::Real };
-        admit::validate(server, &request, &old, mode).await?;
+        admit::validate(server, &request, &old).await?;
         if let Some(written) = attempt(server, target, wish, &current, old.clone()).await? {
             return Ok(written);
         }
@@ -107,7 +122,9 @@ fn check_preconditions(target: &Target, wish: &Wish, current: &Object) -> Result
     } else {
         return Ok(());
     };
-    Err(Status::conflict(&target.resource(), &target.name, &why))
+    let kind = target.served.kind;
+    // Upstream names the kind here, not the resource.
+    Err(Status::conflict(&Resource::new(kind.group, kind.kind), &target.name, &why))
 }
 
 async fn attempt(
@@ -144,7 +161,10 @@ async fn attempt(
     let revision = match wish.dry_run {
         true => current.revision,
         false => match server.cache.store.txn(txn).await.map_err(store_failed)? {
-            TxnResponse::Done { revision } => revision,
+            TxnResponse::Done { revision } => {
+                server.facts.note(kind, revision);
+                revision
+            }
             TxnResponse::Refused { .. } => return Ok(None),
         },
     };

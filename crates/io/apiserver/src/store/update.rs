@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use coracle_admission::{Operation, Request};
 use coracle_cache::store::{Compare, Op, Txn, TxnResponse};
-use coracle_meta::{ErrorList, Object, Status, Value};
+use coracle_meta::{ErrorList, Object, Path, Status, Value};
 
 use super::{Deed, Target, Written, at_rest, durability, encode, failed, key, lease_seconds, store_failed, tree};
-use crate::admit::{self, Mode};
+use crate::admit;
 use crate::call::Call;
 use crate::managed;
 use crate::server::Server;
@@ -44,14 +44,13 @@ async fn attempt(
     let kind = target.served.kind;
     let mut old = tree(current)?;
     let mut new = change(&old)?;
-    check_identity(target, &old, &new)?;
+    check_identity(call, target, &old, &new)?;
     restore_meta(&mut new, &old);
     old.remove(&["metadata", "resourceVersion"]);
     let storage_version = kind.storage.map_or(target.served.version, |storage| storage.version);
     kind.default(&mut new, storage_version);
     managed::updated(server, call, target, &old, &mut new);
     let resource = target.resource();
-    let mode = if call.is_dry_run() { Mode::DryRun } else { Mode::Real };
     let request = Request {
         operation: Operation::Update,
         resource: &resource,
@@ -61,13 +60,13 @@ async fn attempt(
         user: &call.user,
         old: Some(&old),
     };
-    admit::mutate(server, &request, &mut new, mode).await?;
+    admit::mutate(server, &request, &mut new).await?;
     kind.default(&mut new, storage_version);
     prepare(target, &mut new, &old);
     let claim = services::claim(server, kind, &mut new, Some(&old)).await?;
     check(target, &new, &old)?;
     crate::verbs::rbac::may_grant(server, &call.user, kind, &new, Some(&old))?;
-    admit::validate(server, &request, &new, mode).await?;
+    let charges = admit::validate(server, &request, &new).await?;
     let bytes = encode(kind, &mut new)?;
     if new == old || managed::differ_in_times_alone(&new, &old) {
         return Ok(Some(Written { object: current.clone(), deed: Deed::Unchanged }));
@@ -75,7 +74,7 @@ async fn attempt(
     let goes = is_released(target, &new);
     let object = |revision| Object::new(bytes.clone(), revision).map(Arc::new).map_err(Status::internal);
     let deed = if goes { Deed::Deleted } else { Deed::Changed };
-    if mode == Mode::DryRun {
+    if call.is_dry_run() {
         return Ok(Some(Written { object: object(current.revision)?, deed }));
     }
     let key = key(kind, &target.namespace, &target.name);
@@ -89,18 +88,22 @@ async fn attempt(
         durability: durability(kind, &target.namespace),
     };
     claim.join(&mut txn);
+    charges.join(&mut txn);
     if goes {
         services::release(kind, &old, &mut txn);
     }
     match server.cache.store.txn(txn).await.map_err(store_failed)? {
-        TxnResponse::Done { revision } => Ok(Some(Written { object: object(revision)?, deed })),
+        TxnResponse::Done { revision } => {
+            server.facts.note(kind, revision);
+            Ok(Some(Written { object: object(revision)?, deed }))
+        }
         // A change that names a version meets the newer one on the next try, and is refused there.
         TxnResponse::Refused { .. } => Ok(None),
     }
 }
 
 /// Refuses a change of another object, or of a version that has moved on.
-fn check_identity(target: &Target, old: &Value, new: &Value) -> Result<(), Status> {
+fn check_identity(call: &Call, target: &Target, old: &Value, new: &Value) -> Result<(), Status> {
     let of = |object: &Value, key: &str| object.str_at(&["metadata", key]).to_owned();
     let (named, url) = (of(new, "name"), &target.name);
     if !named.is_empty() && named != *url {
@@ -109,18 +112,30 @@ fn check_identity(target: &Target, old: &Value, new: &Value) -> Result<(), Statu
     }
     let namespace = of(new, "namespace");
     if target.served.kind.is_namespaced() && !namespace.is_empty() && namespace != target.namespace {
-        let url = &target.namespace;
-        let why = format!("the namespace of the object ({namespace}) does not match the namespace on the URL ({url})");
+        let why = "the namespace of the provided object does not match the namespace sent on the request";
         return Err(Status::bad_request(why));
     }
     let (uid, own) = (of(new, "uid"), of(old, "uid"));
+    if !uid.is_empty() && uid != own && call.info.verb == "patch" && target.subresource.is_empty() {
+        let mut errors = ErrorList::default();
+        errors.invalid(&Path::new("metadata.uid"), uid.as_str(), "field is immutable");
+        return Err(Status::invalid(target.served.kind.group, target.served.kind.kind, &target.name, &errors));
+    }
     if !uid.is_empty() && uid != own {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");
+        let kind = target.served.kind;
+        let key = kind.storage_key(&target.namespace, &target.name).unwrap_or_default();
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
+             failed: UID in precondition: {uid}, UID in object meta: {own}"
+        );
         return Err(Status::conflict(&target.resource(), &target.name, &why));
     }
     match of(new, "resourceVersion").as_str() {
         "" | "0" => Ok(()),
         version if version == of(old, "resourceVersion") => Ok(()),
+        version if version.parse::<u64>().is_err() => {
+            Err(Status::new(500, "", format!("strconv.ParseUint: parsing {version:?}: invalid syntax")))
+        }
         _ => Err(Status::modified(&target.resource(), &target.name)),
     }
 }
@@ -154,7 +169,7 @@ fn check(target: &Target, new: &Value, old: &Value) -> Result<(), Status> {
     let mut errors = ErrorList::default();
     match target.subresource.as_str() {
         "status" | "finalize" | "binding" | "eviction" | "approval" | "ephemeralcontainers" | "resize" => {
-            kind.validate_status_update(new, old, &mut errors);
+            kind.validate_part_update(&target.subresource, new, old, &mut errors);
         }
         _ => kind.validate_update(new, old, &mut errors),
     }

@@ -16,7 +16,7 @@ pub async fn bind(server: &Arc<Server>, call: &Call, target: &Target) -> Result<
     let binding = decode::named(call, "v1", "Binding")?;
     let own = binding.str_at(&["metadata", "name"]);
     let name = if target.name.is_empty() { own } else { &target.name };
-    if !own.is_empty() && own != name {
+    if own != name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
     let (kind, node) = (binding.str_at(&["target", "kind"]), binding.str_at(&["target", "name"]));

@@ -19,6 +19,9 @@ pub async fn route(server: &Arc<Server>, call: &Call, target: &Target) -> Result
     let kind = target.served.kind;
     let mut review = decode::object(call, target.served)?;
     let status = match kind.kind {
+        "TokenReview" if review.str_at(&["spec", "token"]).is_empty() => {
+            return Err(Status::bad_request("token is required for TokenReview in authentication"));
+        }
         "TokenReview" => token(server, &review),
         "SelfSubjectReview" => {
             let mut status = Value::map();
@@ -36,9 +39,19 @@ pub async fn route(server: &Arc<Server>, call: &Call, target: &Target) -> Result
                 let mut errors = coracle_meta::ErrorList::default();
                 let path = coracle_meta::Path::new("spec.user");
                 errors.invalid(&path, "", "at least one of user or group must be specified");
-                return Err(Status::invalid(kind.group, kind.kind, "", &errors));
+                return Err(Status::invalid(kind.group, "", "", &errors));
+            }
+            let asked = spec.str_at(&["resourceAttributes", "namespace"]);
+            if kind.is_namespaced() && asked != target.namespace {
+                let mut errors = coracle_meta::ErrorList::default();
+                let path = coracle_meta::Path::new("spec.resourceAttributes.namespace");
+                errors.invalid(&path, asked, "must match metadata.namespace");
+                return Err(Status::invalid(kind.group, "", "", &errors));
             }
             access(server, &user, spec)?
+        }
+        "SelfSubjectRulesReview" if review.str_at(&["spec", "namespace"]).is_empty() => {
+            return Err(Status::bad_request("no namespace on request"));
         }
         "SelfSubjectRulesReview" => rules(server, &call.user, review.get("spec")),
         _ => return Err(answer::method_not_allowed()),
@@ -88,7 +101,9 @@ fn access(server: &Server, user: &User, spec: &Value) -> Result<Value, Status> {
     let path = spec.get("nonResourceAttributes");
     if resource.is_null() == path.is_null() {
         let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-        return Err(Status::bad_request(why));
+        let (mut errors, given) = (coracle_meta::ErrorList::default(), resource.clone());
+        errors.invalid(&coracle_meta::Path::new("spec.resourceAttributes"), given, why);
+        return Err(Status::invalid("authorization.k8s.io", "", "", &errors));
     }
     let asked = Attributes {
         user,
@@ -114,14 +129,7 @@ fn access(server: &Server, user: &User, spec: &Value) -> Result<Value, Status> {
 }
 
 fn rules(server: &Server, user: &User, spec: &Value) -> Value {
-    let mut rules = server.policy.read().rules_for(user, spec.str_at(&["namespace"]));
-    if user.is_in("system:masters") {
-        let all = || vec!["*".to_owned()];
-        let everything =
-            coracle_access::Rule { verbs: all(), api_groups: all(), resources: all(), ..Default::default() };
-        rules.push(everything);
-        rules.push(coracle_access::Rule { verbs: all(), non_resource_urls: all(), ..Default::default() });
-    }
+    let rules = server.policy.read().rules_for(user, spec.str_at(&["namespace"]));
     let (of_urls, of_resources): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| !rule.non_resource_urls.is_empty());
     let list =
         |rules: Vec<&coracle_access::Rule>| rules.into_iter().map(coracle_access::Rule::to_value).collect::<Vec<_>>();

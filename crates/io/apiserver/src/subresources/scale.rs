@@ -9,6 +9,7 @@ use crate::answer::{self, Response};
 use crate::call::Call;
 use crate::decode;
 use crate::encode::{self, served_tree};
+use crate::managed;
 use crate::server::Server;
 use crate::store::{self, Target, failed};
 use crate::verbs::patch::{Patch, in_served_version};
@@ -34,6 +35,9 @@ pub async fn route(server: &Arc<Server>, call: &Call, target: &Target) -> Result
         "patch" => {
             let patch = Patch::read(call)?;
             let change = |old: &Value| {
+                if let Some(config) = patch.config() {
+                    return applied(server, call, target, (old, config));
+                }
                 let shown = scale::of(&in_served_version(target, old));
                 let wanted = patch.apply(server, call, &shown, VERSION, "Scale")?;
                 check(target, &wanted)?;
@@ -44,6 +48,32 @@ pub async fn route(server: &Arc<Server>, call: &Call, target: &Target) -> Result
         _ => return Err(answer::method_not_allowed()),
     };
     Ok(encode::value(call, 200, &scale::of(&served_tree(target.served, &object)?)))
+}
+
+/// A configuration of a `Scale` sets the workload's own replicas: it is applied to the workload, where the records of
+/// who set them are.
+fn applied(server: &Server, call: &Call, target: &Target, (old, config): (&Value, &Value)) -> Result<Value, Status> {
+    let (version, kind) = (config.str_at(&["apiVersion"]), config.str_at(&["kind"]));
+    if version != VERSION || kind != "Scale" {
+        return Err(Status::bad_request(format!("invalid object type: {version}, Kind={kind}")));
+    }
+    let wanted = decode::patched(call, config, VERSION, "Scale")?;
+    check(target, &wanted)?;
+    let live = in_served_version(target, old);
+    let mut own = Value::map();
+    own.set(&["apiVersion"], target.served.api_version());
+    own.set(&["kind"], target.served.kind.kind);
+    for key in ["name", "namespace", "uid", "resourceVersion"] {
+        let given = wanted.at(&["metadata", key]);
+        if !given.is_null() {
+            own.set(&["metadata", key], given.clone());
+        }
+    }
+    if !config.at(&["spec", "replicas"]).is_null() {
+        own.set(&["spec", "replicas"], wanted.int_at(&["spec", "replicas"]).unwrap_or_default());
+    }
+    let object = managed::apply(server, call, target.served, &live, &own)?;
+    Ok(stored(target, &object))
 }
 
 fn check(target: &Target, wanted: &Value) -> Result<(), Status> {

@@ -7,7 +7,7 @@ use coracle_admission::{Operation, Request};
 use coracle_meta::{Object, Resource, Status, Value, time};
 use coracle_reconcile::View;
 
-use crate::admit::{self, Mode};
+use crate::admit;
 use crate::answer::{self, Response};
 use crate::call::{Call, Served};
 use crate::identify::bound::Binding;
@@ -37,7 +37,7 @@ pub async fn request(server: &Arc<Server>, call: &Call, target: &Target) -> Resu
         user: &call.user,
         old: None,
     };
-    admit::validate(server, &request, &asked, Mode::Real).await?;
+    admit::validate(server, &request, &asked).await?;
     let seconds = asked.int_at(&["spec", "expirationSeconds"]).unwrap_or(3600);
     check_seconds(seconds)?;
     let binding = bind(server, &account, asked.at(&["spec", "boundObjectRef"])).await?;

@@ -102,9 +102,14 @@ impl Patch {
             Kind::Apply => {
                 parse_yaml(&call.body).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?
             }
-            _ => decode::plain(call)?,
+            _ => document(kind, &call.body)?,
         };
         Ok(Patch { kind, body })
+    }
+
+    /// The configuration of an apply, for parts whose object is not the one that it is applied to.
+    pub fn config(&self) -> Option<&Value> {
+        (self.kind == Kind::Apply).then_some(&self.body)
     }
 
     /// The patched object, read as strictly as a body.
@@ -140,6 +145,28 @@ impl Patch {
         };
         decode::patched(call, &changed, api_version, kind).map_err(|error| unreadable(&shown(), error))
     }
+}
+
+/// A patch's document, told in Go's words where it is none.
+fn document(kind: Kind, bytes: &[u8]) -> Result<Value, Status> {
+    // A strategic merge patch is decoded without saying so.
+    let prefix = if kind == Kind::Strategic { "" } else { "error decoding patch: " };
+    let body = decode::plain(bytes).map_err(|why| Status::bad_request(format!("{prefix}{why}")))?;
+    let wanted = match (kind, &body) {
+        (Kind::Json, Value::List(_)) => return Ok(body),
+        (Kind::Json, _) => "[]handlers.jsonPatchOp",
+        (_, Value::Map(_)) => return Ok(body),
+        _ => "map[string]interface {}",
+    };
+    let is = match &body {
+        Value::Map(_) => "object",
+        Value::List(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Null => return Ok(Value::map()),
+        _ => "number",
+    };
+    Err(Status::bad_request(format!("{prefix}json: cannot unmarshal {is} into Go value of type {wanted}")))
 }
 
 /// What `apiserver/pkg/endpoints/handlers/patch.go` answers to a JSON patch that does not apply.

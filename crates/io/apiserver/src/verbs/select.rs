@@ -4,6 +4,7 @@ use coracle_meta::{FieldSelector, LabelSelector, Object, Status};
 
 use crate::call::{Call, Served};
 use crate::encode::served_tree;
+use crate::verbs::read::check_numbers;
 
 pub struct Selector {
     served: Served,
@@ -13,11 +14,11 @@ pub struct Selector {
 
 impl Selector {
     pub fn read(call: &Call, served: Served) -> Result<Selector, Status> {
-        let bad =
-            |what: &str, error: &dyn std::fmt::Display| Status::bad_request(format!("unable to parse {what}: {error}"));
+        check_numbers(call, &["limit", "timeoutSeconds"])?;
+        let bad = |error: &dyn std::fmt::Display| Status::bad_request(error.to_string());
         let text = |key: &str| call.query.get(key).unwrap_or_default();
-        let labels = LabelSelector::parse(text("labelSelector")).map_err(|error| bad("requirement", &error))?;
-        let fields = FieldSelector::parse(text("fieldSelector")).map_err(|error| bad("field selector", &error))?;
+        let labels = LabelSelector::parse(text("labelSelector")).map_err(|error| bad(&error))?;
+        let fields = FieldSelector::parse(text("fieldSelector")).map_err(|error| bad(&error))?;
         let selector = Selector { served, labels, fields };
         selector.check_fields()?;
         Ok(selector)
@@ -29,14 +30,17 @@ impl Selector {
         let unknown = |field: &str| !known.iter().any(|(name, _)| *name == field) && field != "metadata.namespace";
         match self.fields.requirements.iter().find(|requirement| unknown(&requirement.field)) {
             None => Ok(()),
-            Some(requirement) => Err(Status::bad_request(format!(
-                "Unable to find {:?} that match label selector \"\", field selector \"{}={}\": field label not \
-                 supported: {}",
-                format!("{}, Resource={}", self.served.api_version(), self.served.kind.plural),
-                requirement.field,
-                requirement.value,
-                requirement.field
-            ))),
+            Some(requirement) => {
+                let (field, kind) = (&requirement.field, self.served.kind);
+                let has_own = known.iter().any(|(name, _)| !name.starts_with("metadata."));
+                Err(Status::bad_request(match (has_own, kind.kind) {
+                    (_, "Job") => format!("field label {field:?} not supported for Job"),
+                    (true, _) => format!("field label not supported: {field}"),
+                    (false, _) => format!(
+                        "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                    ),
+                }))
+            }
         }
     }
 

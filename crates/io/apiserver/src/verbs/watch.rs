@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use tokio::time::Instant;
 
-use super::read::{invalid_options, reach, version_of};
+use super::read::{check_options, reach, version_of};
 use super::select::Selector;
 use crate::answer::{self, Response};
 use crate::call::Call;
@@ -46,14 +46,11 @@ struct Stream {
 
 pub async fn watch(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
     let selector = Selector::read(call, target.served)?;
+    check_options(call)?;
     let cache = server.resource(target.served.kind).await?;
     let version = call.query.get("resourceVersion");
     let initial = call.query.get("sendInitialEvents").map(|_| call.query.flag("sendInitialEvents"));
-    if initial.is_some() && call.query.get("resourceVersionMatch") != Some("NotOlderThan") {
-        return Err(invalid_options(
-            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ));
-    }
+    let number = |version: &str| version_of(version).map_err(|why| Status::new(500, "", why));
     let bookmarks = call.query.flag("allowWatchBookmarks");
     let from = match (initial, version) {
         (Some(true), None | Some("0")) | (None, None | Some("0")) => {
@@ -61,11 +58,11 @@ pub async fn watch(server: &Arc<Server>, call: &Call, target: &Target) -> Result
             WatchFrom::Initial
         }
         (Some(true), Some(version)) => {
-            reach(&cache, version_of(version)?).await?;
+            reach(&cache, number(version)?).await?;
             WatchFrom::Initial
         }
         (Some(false), None | Some("0")) => WatchFrom::Now,
-        (_, Some(version)) => WatchFrom::Revision(version_of(version)?),
+        (_, Some(version)) => WatchFrom::Revision(number(version)?),
     };
     let namespace = Some(target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
     let output = output(call)?;

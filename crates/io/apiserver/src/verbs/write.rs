@@ -23,7 +23,10 @@ pub async fn update(server: &Arc<Server>, call: &Call, target: &Target) -> Resul
     managed::check_options(call)?;
     let object = decode::object(call, target.served)?;
     if object.str_at(&["metadata", "name"]).is_empty() {
-        return Err(Status::bad_request("name must be provided"));
+        let name = &target.name;
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
     }
     let stored = stored(target, &object);
     let written = store::update::update(server, call, target, &|_| Ok(stored.clone())).await?;

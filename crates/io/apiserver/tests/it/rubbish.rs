@@ -231,8 +231,9 @@ async fn whatever_is_sent_is_answered_by_a_status() {
         let is_json = response.headers()["content-type"] == "application/json";
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         let text = String::from_utf8_lossy(&bytes);
-        // Too new a resource version is a timeout, as upstream has it.
-        assert!(code < 500 || code == 504, "{code} {text}\n{told}");
+        // Too new a resource version is a timeout and one that is no number an error, as upstream has it.
+        let is_odd_version = text.contains("strconv.ParseUint") || text.contains("should not be set on objects");
+        assert!(code < 500 || code == 504 || (code == 500 && is_odd_version), "{code} {text}\n{told}");
         if code >= 400 && is_json {
             let status: Value =
                 serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{error}: {text}\n{told}"));

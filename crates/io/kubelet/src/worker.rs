@@ -24,6 +24,8 @@ const RETRY_SECONDS: i64 = 1;
 const RESIZE_RETRY_SECONDS: i64 = 10;
 /// A pod that runs within this time is told of once, as running: one durable write in place of three.
 const PENDING_HELD_MILLIS: i64 = 100;
+/// A container that runs again within this time is told of once, as restarted: nobody could act on so short an absence.
+const RESTART_HELD_MILLIS: i64 = 200;
 
 pub(crate) enum Event {
     /// The pod as the API has it now; absent when it is gone.
@@ -58,6 +60,8 @@ struct Worker {
     write_after: Option<Timestamp>,
     /// Until when nothing is told of a new pod that is pending.
     held_until: Option<Timestamp>,
+    /// Until when nothing is told of a container that is being started again.
+    restart_held_until: Option<Timestamp>,
     refresh_at: Option<Timestamp>,
     look_at: Timestamp,
     stopping: watch::Sender<bool>,
@@ -87,6 +91,7 @@ pub(crate) fn start(node: &Arc<NodeContext>, pod: Arc<Pod>, presence: Presence, 
         last: None,
         writing: false,
         write_after: None,
+        restart_held_until: None,
         refresh_at: None,
         stopping: watch::Sender::new(false),
         sender: sender.clone(),
@@ -183,6 +188,10 @@ impl Worker {
     }
 
     fn carry_out(&mut self, decision: Decision) {
+        let is_restart = |action: &Action| matches!(action, Action::StartContainer { attempt, .. } if *attempt > 0);
+        if decision.actions.iter().any(is_restart) {
+            self.restart_held_until = Some(self.node.clock.now() + SignedDuration::from_millis(RESTART_HELD_MILLIS));
+        }
         self.write(&decision.status);
         let settled = !self.writing && self.written.as_ref() == Some(&decision.status);
         for action in decision.actions {
@@ -222,7 +231,13 @@ impl Worker {
     fn write(&mut self, status: &PodStatus) {
         let now = self.node.clock.now();
         self.held_until = self.held_until.filter(|until| *until > now && status.phase.as_deref() == Some("Pending"));
-        let waits = self.held_until.is_some() || self.write_after.is_some_and(|after| after > now);
+        let runs = status.container_statuses.iter().flatten().all(|one| {
+            let state = one.state.as_ref();
+            state.is_some_and(|state| state.running.is_some())
+        });
+        self.restart_held_until = self.restart_held_until.filter(|until| *until > now && !runs);
+        let held = self.held_until.is_some() || self.restart_held_until.is_some();
+        let waits = held || self.write_after.is_some_and(|after| after > now);
         if self.writing || waits || self.presence == Presence::Gone || self.written.as_ref() == Some(status) {
             return;
         }
@@ -307,7 +322,10 @@ impl Worker {
     fn wait(&self) -> Duration {
         let now = self.node.clock.now();
         // Without an answer of the runtime nothing else can be done, however due it is.
-        let others = if self.stale { [None; 3] } else { [self.refresh_at, self.write_after, self.held_until] };
+        let others = match self.stale {
+            true => [None; 4],
+            false => [self.refresh_at, self.write_after, self.held_until, self.restart_held_until],
+        };
         let next = others.into_iter().flatten().chain([self.look_at]).min();
         let wait = next.unwrap_or(now).duration_since(now);
         // Never quite zero, so that a moment that has just passed does not make a worker spin.

@@ -1,5 +1,6 @@
 //! Carries out what was decided for a pod, one action at a time, and tells how it ended.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -111,17 +112,17 @@ async fn start_container(work: &Work, name: &str, attempt: u32) -> Result<(), Fa
     let Some((kind, container)) = find_container(&work.pod, name) else {
         return Err(failure(FailureKind::Other, "ContainerNotFound", format!("container {name} is not in the pod")));
     };
-    let image = {
+    let images = {
         let mut stopping = work.stopping.clone();
         tokio::select! {
-            image = image::ensure_image(&work.node, &work.pod, &container, &work.recorder) => image,
+            images = images(work, &container) => images,
             _ = stopping.wait_for(|stopping| *stopping) => {
                 Err(failure(FailureKind::Other, "ContainerCreating", String::new()))
             }
         }
     };
-    let image = image.inspect_err(|failure| tell_failed(work, name, &failure.reason))?;
-    let id = create(work, kind, &container, &image, attempt).await?;
+    let images = images.inspect_err(|failure| tell_failed(work, name, &failure.reason))?;
+    let id = create(work, (kind, &container), &images, attempt).await?;
     if let Err(status) = work.node.runtime.start_container(&id).await {
         tell_failed(work, name, status.message());
         return Err(failure(FailureKind::Run, "RunContainerError", status.message().to_owned()));
@@ -130,11 +131,18 @@ async fn start_container(work: &Work, name: &str, attempt: u32) -> Result<(), Fa
     post_start(work, &container, &id).await
 }
 
+/// The image of a container, and the ids of those that it mounts, by volume.
+type Images = (cri::Image, BTreeMap<String, String>);
+
+async fn images(work: &Work, container: &Container) -> Result<Images, Failure> {
+    let image = image::ensure_image(&work.node, &work.pod, container, &work.recorder).await?;
+    Ok((image, image::ensure_volumes(&work.node, &work.pod, container, &work.recorder).await?))
+}
+
 async fn create(
     work: &Work,
-    kind: ContainerKind,
-    container: &Container,
-    image: &cri::Image,
+    (kind, container): (ContainerKind, &Container),
+    (image, volume_images): &Images,
     attempt: u32,
 ) -> Result<String, Failure> {
     let config_failed = |message: String| {
@@ -149,6 +157,7 @@ async fn create(
         attempt,
         pod_ips: &work.pod_ips,
         image,
+        volume_images,
         target_id: if kind == ContainerKind::Ephemeral { target(work, &container.name) } else { None },
     };
     let config = start.config().map_err(config_failed)?;

@@ -1,5 +1,6 @@
 //! A container of a pod as the runtime is asked for it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -28,6 +29,8 @@ pub(crate) struct Start<'a> {
     pub attempt: u32,
     pub pod_ips: &'a [String],
     pub image: &'a cri::Image,
+    /// The ids of the images that are mounted, by volume.
+    pub volume_images: &'a BTreeMap<String, String>,
     /// The container whose processes an ephemeral container looks at.
     pub target_id: Option<String>,
 }
@@ -101,6 +104,10 @@ impl Start<'_> {
         for (place, mount) in self.container.volume_mounts.iter().flatten().enumerate() {
             let expanded = mount.sub_path_expr.as_deref().map(|expression| expand(expression, lookup));
             let sub_path = expanded.or_else(|| mount.sub_path.clone()).unwrap_or_default();
+            if let Some(image) = self.volume_images.get(&mount.name) {
+                mounts.push(image_mount(&mount.mount_path, image, sub_path));
+                continue;
+            }
             let host_path = volumes::mount_source(
                 self.node,
                 self.pod,
@@ -159,6 +166,17 @@ impl Start<'_> {
 
     fn termination_path(&self) -> &str {
         self.container.termination_message_path.as_deref().unwrap_or("/dev/termination-log")
+    }
+}
+
+/// The runtime mounts images by itself, to be read only.
+fn image_mount(container_path: &str, image: &str, sub_path: String) -> cri::Mount {
+    cri::Mount {
+        container_path: absolute(container_path),
+        readonly: true,
+        image: Some(cri::ImageSpec { image: image.to_owned(), ..Default::default() }),
+        image_sub_path: sub_path,
+        ..Default::default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Whether an image must be pulled, with which credentials, and what to tell about it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use coracle_podlife::{Failure, FailureKind, Severity};
@@ -10,6 +11,13 @@ use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use crate::events::Recorder;
 use crate::node_context::NodeContext;
 
+/// An image that a container needs.
+struct Want<'a> {
+    name: &'a str,
+    policy: &'a str,
+    container: &'a str,
+}
+
 /// The image of a container as the runtime knows it, pulled if the policy asks for it.
 pub(crate) async fn ensure_image(
     node: &NodeContext,
@@ -17,8 +25,38 @@ pub(crate) async fn ensure_image(
     container: &Container,
     recorder: &Recorder,
 ) -> Result<cri::Image, Failure> {
-    let name = container.image.clone().unwrap_or_default();
-    let spec = image_spec(&name);
+    let want = Want {
+        name: container.image.as_deref().unwrap_or_default(),
+        policy: container.image_pull_policy.as_deref().unwrap_or("IfNotPresent"),
+        container: &container.name,
+    };
+    ensure(node, pod, &want, recorder).await
+}
+
+/// The ids of the images that a container mounts, by the name of their volume.
+pub(crate) async fn ensure_volumes(
+    node: &NodeContext,
+    pod: &Pod,
+    container: &Container,
+    recorder: &Recorder,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut found = BTreeMap::new();
+    for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+        let mounts = || container.volume_mounts.iter().flatten().any(|mount| mount.name == volume.name);
+        let Some(source) = volume.image.as_ref().filter(|_| mounts()) else { continue };
+        let want = Want {
+            name: source.reference.as_deref().unwrap_or_default(),
+            policy: source.pull_policy.as_deref().unwrap_or("IfNotPresent"),
+            container: &container.name,
+        };
+        found.insert(volume.name.clone(), ensure(node, pod, &want, recorder).await?.id);
+    }
+    Ok(found)
+}
+
+async fn ensure(node: &NodeContext, pod: &Pod, want: &Want<'_>, recorder: &Recorder) -> Result<cri::Image, Failure> {
+    let (name, told) = (want.name, Some(want.container));
+    let spec = image_spec(name);
     let present = node.runtime.image_status(spec.clone()).await.map_err(|status| {
         let (reason, message) = match status.code() {
             tonic::Code::InvalidArgument => {
@@ -26,39 +64,32 @@ pub(crate) async fn ensure_image(
             }
             _ => ("ImageInspectError", format!("Failed to inspect image \"{name}\": {}", status.message())),
         };
-        recorder.note(Severity::Warning, "InspectFailed", &message, Some(&container.name));
+        recorder.note(Severity::Warning, "InspectFailed", &message, told);
         failure(reason, message)
     })?;
-    let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
-    match (present, policy) {
+    match (present, want.policy) {
         (Some(image), "IfNotPresent" | "Never") => {
             let message =
                 format!("Container image \"{name}\" already present on machine and can be accessed by the pod");
-            recorder.note(Severity::Normal, "Pulled", &message, Some(&container.name));
+            recorder.note(Severity::Normal, "Pulled", &message, told);
             Ok(image)
         }
         (None, "Never") => {
             let message = format!("Container image \"{name}\" is not present with pull policy of Never");
-            recorder.note(Severity::Warning, "ErrImageNeverPull", &message, Some(&container.name));
+            recorder.note(Severity::Warning, "ErrImageNeverPull", &message, told);
             Err(failure("ErrImageNeverPull", message))
         }
-        _ => pull(node, pod, container, recorder).await,
+        _ => pull(node, pod, want, recorder).await,
     }
 }
 
-async fn pull(
-    node: &NodeContext,
-    pod: &Pod,
-    container: &Container,
-    recorder: &Recorder,
-) -> Result<cri::Image, Failure> {
-    let name = container.image.clone().unwrap_or_default();
-    let spec = image_spec(&name);
-    let told = Some(container.name.as_str());
+async fn pull(node: &NodeContext, pod: &Pod, want: &Want<'_>, recorder: &Recorder) -> Result<cri::Image, Failure> {
+    let (name, told) = (want.name, Some(want.container));
+    let spec = image_spec(name);
     recorder.note(Severity::Normal, "Pulling", &format!("Pulling image \"{name}\""), told);
     let begun = Instant::now();
     let mut last = None;
-    for auth in credentials(node, pod, &name) {
+    for auth in credentials(node, pod, name) {
         let request = cri::PullImageRequest { image: Some(spec.clone()), auth, sandbox_config: None };
         match node.runtime.pull_image(request).await {
             Ok(reference) => {

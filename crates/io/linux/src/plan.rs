@@ -110,6 +110,8 @@ pub enum MountSource {
     Bind(PathBuf),
     /// A file system of the kernel: its type and options.
     Filesystem { kind: String, options: String },
+    /// The file tree of an image, or a part of it: layers with the topmost first, and a path inside of them.
+    Image { layers: Vec<PathBuf>, sub_path: PathBuf },
     /// The container's own cgroups, read-only unless privileged.
     Cgroup,
 }

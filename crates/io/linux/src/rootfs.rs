@@ -3,10 +3,11 @@
 //! it: a symbolic link in an image leads nowhere but into that image.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
     fsmount, fsopen,
@@ -16,6 +17,9 @@ use crate::plan::{Access, ContainerPlan, DevicePlan, MountPlan, MountSource, Pro
 use crate::{Context, Error, Result, sys};
 
 const ATTR_RDONLY: u64 = 0x1;
+const ATTR_NOSUID: u64 = 0x2;
+const ATTR_NODEV: u64 = 0x4;
+const ATTR_NOEXEC: u64 = 0x8;
 /// mount(2) takes one page of options; beyond this the newer interface is used, which takes a layer at a time.
 const OPTIONS_BYTES_MAX: usize = 3800;
 
@@ -32,10 +36,13 @@ impl Sources {
         mounts.iter().map(take).collect::<Result<_>>().map(Sources)
     }
 
-    fn take_rest(&mut self, mounts: &[MountPlan]) -> Result<()> {
+    /// Images are put together at `scratch`, an empty folder.
+    fn take_rest(&mut self, mounts: &[MountPlan], scratch: &Path) -> Result<()> {
         for (slot, mount) in self.0.iter_mut().zip(mounts) {
-            if let (None, MountSource::Bind(source)) = (&slot, &mount.source) {
-                *slot = Some(open(source, mount)?);
+            match &mount.source {
+                MountSource::Bind(source) if slot.is_none() => *slot = Some(open(source, mount)?),
+                MountSource::Image { layers, sub_path } => *slot = Some(open_image(layers, sub_path, scratch)?),
+                _ => {}
             }
         }
         Ok(())
@@ -60,12 +67,44 @@ fn open(source: &Path, mount: &MountPlan) -> Result<OwnedFd> {
     Ok(tree)
 }
 
+/// The tree of an image to be looked at: nothing in it can be written or run.
+fn open_image(layers: &[PathBuf], sub_path: &Path, scratch: &Path) -> Result<OwnedFd> {
+    let what = || "mounting an image".to_owned();
+    let tree = match layers {
+        [] => return Err(Error::Invalid("an image has no layers".into())),
+        // The kernel makes no overlay of one layer alone.
+        [only] => clone_beneath(only, sub_path)?,
+        several => {
+            mount_overlay(&Overlay { lower: several, writable: None }, scratch).context(what)?;
+            let tree = clone_beneath(scratch, sub_path);
+            sys::umount_detach(scratch).context(what)?;
+            tree?
+        }
+    };
+    let attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC;
+    sys::mount_setattr(tree.as_fd(), attributes, libc::MS_PRIVATE, true).context(what)?;
+    Ok(tree)
+}
+
+/// What is at a path inside of a folder; no link leads out of it.
+fn clone_beneath(folder: &Path, path: &Path) -> Result<OwnedFd> {
+    let what = || format!("taking {} of {}", path.display(), folder.display());
+    if path.as_os_str().is_empty() {
+        return sys::open_tree_clone(folder, false).context(what);
+    }
+    let look = OFlags::PATH | OFlags::CLOEXEC;
+    let root = rustix::fs::open(folder, look, Mode::empty()).context(what)?;
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let found = rustix::fs::openat2(&root, path, look, Mode::empty(), inside).context(what)?;
+    sys::open_tree_clone(Path::new(&format!("/proc/self/fd/{}", found.as_raw_fd())), false).context(what)
+}
+
 /// Enters a mount namespace of its own with the container's root as `/`.
 pub fn enter(plan: &ContainerPlan, mut sources: Sources) -> Result<()> {
     sys::unshare(libc::CLONE_NEWNS).context(|| "making a mount namespace".into())?;
     sys::mount("", Path::new("/"), "", libc::MS_SLAVE | libc::MS_REC, "")
         .context(|| "detaching from the machine's mounts".into())?;
-    sources.take_rest(&plan.mounts)?;
+    sources.take_rest(&plan.mounts, &plan.root.target)?;
     mount_root(&plan.root)?;
     std::env::set_current_dir(&plan.root.target).context(|| format!("entering {}", plan.root.target.display()))?;
     sys::pivot_root_here().context(|| "changing the root".into())?;
@@ -114,16 +153,28 @@ fn mount_root(root: &RootPlan) -> Result<()> {
         let tree = sys::open_tree_clone(folder, true).context(|| format!("taking {}", folder.display()))?;
         return sys::move_mount(tree.as_fd(), target).context(|| "mounting the root".into());
     }
-    let options = overlay_options(root);
-    let what = || format!("mounting the overlay at {}", target.display());
-    let plain = options.len() < OPTIONS_BYTES_MAX && !root.lower.iter().any(|path| has_separator(path));
-    if plain && sys::mount("overlay", target, "overlay", 0, &format!("{options},volatile")).is_ok() {
+    let overlay = Overlay { lower: &root.lower, writable: Some((&root.upper, &root.work)) };
+    mount_overlay(&overlay, target).context(|| format!("mounting the overlay at {}", target.display()))
+}
+
+/// Folders above each other, the topmost first.
+struct Overlay<'a> {
+    lower: &'a [PathBuf],
+    /// Where changes go, and a folder for the kernel's own use.
+    writable: Option<(&'a Path, &'a Path)>,
+}
+
+fn mount_overlay(overlay: &Overlay<'_>, target: &Path) -> std::io::Result<()> {
+    let options = overlay_options(overlay);
+    let plain = options.len() < OPTIONS_BYTES_MAX && !overlay.lower.iter().any(|path| has_separator(path));
+    if !plain {
+        return Ok(overlay_by_layers(overlay, target)?);
+    }
+    let volatile = format!("{options},volatile");
+    if overlay.writable.is_some() && sys::mount("overlay", target, "overlay", 0, &volatile).is_ok() {
         return Ok(());
     }
-    if plain {
-        return sys::mount("overlay", target, "overlay", 0, &options).context(what);
-    }
-    overlay_by_layers(root).context(what)
+    sys::mount("overlay", target, "overlay", 0, &options)
 }
 
 fn has_separator(path: &Path) -> bool {
@@ -132,35 +183,41 @@ fn has_separator(path: &Path) -> bool {
 
 /// A container's upper folder is mounted once, so it need not be synced when it is unmounted: `volatile`, where the
 /// kernel has it.
-fn overlay_options(root: &RootPlan) -> String {
-    let lower: Vec<_> = root.lower.iter().map(|path| path.to_string_lossy()).collect();
-    format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), root.upper.display(), root.work.display())
+fn overlay_options(overlay: &Overlay<'_>) -> String {
+    let lower: Vec<_> = overlay.lower.iter().map(|path| path.to_string_lossy()).collect();
+    let lower = lower.join(":");
+    match overlay.writable {
+        Some((upper, work)) => format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display()),
+        None => format!("lowerdir={lower}"),
+    }
 }
 
-fn overlay_by_layers(root: &RootPlan) -> rustix::io::Result<()> {
-    let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for layer in &root.lower {
-        fsconfig_set_string(overlay.as_fd(), "lowerdir+", layer)?;
+fn overlay_by_layers(overlay: &Overlay<'_>, target: &Path) -> rustix::io::Result<()> {
+    let made = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for layer in overlay.lower {
+        fsconfig_set_string(made.as_fd(), "lowerdir+", layer)?;
     }
-    fsconfig_set_string(overlay.as_fd(), "upperdir", &root.upper)?;
-    fsconfig_set_string(overlay.as_fd(), "workdir", &root.work)?;
-    fsconfig_set_flag(overlay.as_fd(), "volatile")?;
-    fsconfig_create(overlay.as_fd())?;
-    let tree = fsmount(overlay.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    rustix::mount::move_mount(tree.as_fd(), "", rustix::fs::CWD, &root.target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    if let Some((upper, work)) = overlay.writable {
+        fsconfig_set_string(made.as_fd(), "upperdir", upper)?;
+        fsconfig_set_string(made.as_fd(), "workdir", work)?;
+        fsconfig_set_flag(made.as_fd(), "volatile")?;
+    }
+    fsconfig_create(made.as_fd())?;
+    let tree = fsmount(made.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    rustix::mount::move_mount(tree.as_fd(), "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 fn apply(mount: &MountPlan, source: Option<OwnedFd>) -> Result<()> {
     let target = &mount.target;
     let what = || format!("mounting {}", target.display());
     match (&mount.source, source) {
-        (MountSource::Bind(_), Some(tree)) => {
+        (MountSource::Bind(_) | MountSource::Image { .. }, Some(tree)) => {
             let stat = rustix::fs::fstat(&tree).context(what)?;
             let is_dir = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
             make_target(target, is_dir).context(what)?;
             sys::move_mount(tree.as_fd(), target).context(what)
         }
-        (MountSource::Bind(_), None) => {
+        (MountSource::Bind(_) | MountSource::Image { .. }, None) => {
             Err(Error::Invalid(format!("the source of {} was not taken", target.display())))
         }
         (MountSource::Filesystem { kind, options }, _) => {

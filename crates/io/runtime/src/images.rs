@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use coracle_image::{Image, Reference};
+use coracle_linux::plan::MountSource;
 use coracle_proto::cri;
 use tonic::Status;
 
@@ -53,7 +54,11 @@ impl EmbeddedRuntime {
         for dir in dirs {
             let plan: coracle_linux::plan::ContainerPlan =
                 coracle_linux::plan::read(&dir.join(coracle_linux::plan::CONTAINER_PLAN)).map_err(internal)?;
-            let names = plan.root.lower.iter().filter_map(|layer| layer.file_name());
+            let mounted = plan.mounts.iter().flat_map(|mount| match &mount.source {
+                MountSource::Image { layers, .. } => layers.as_slice(),
+                _ => &[],
+            });
+            let names = plan.root.lower.iter().chain(mounted).filter_map(|layer| layer.file_name());
             in_use.extend(names.map(|name| format!("sha256:{}", name.to_string_lossy())));
         }
         self.options.images.collect(&in_use).map_err(internal)

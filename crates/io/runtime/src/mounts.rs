@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use coracle_linux::cgroup::DeviceAccess;
 use coracle_linux::plan::{self, Access, ContainerPlan, DevicePlan, MountPlan, MountSource, Propagation};
 use coracle_proto::cri::{self, MountPropagation, NamespaceMode};
 use tonic::Status;
 
-use crate::EmbeddedRuntime;
+use crate::{EmbeddedRuntime, internal};
 use crate::sandbox::namespace_options;
 use crate::state::Sandbox;
 
@@ -17,7 +17,7 @@ const NOSUID: u64 = libc::MS_NOSUID;
 const NODEV: u64 = libc::MS_NODEV;
 const NOEXEC: u64 = libc::MS_NOEXEC;
 
-pub fn plan(_: &EmbeddedRuntime, sandbox: &Sandbox, config: &cri::ContainerConfig) -> Result<Vec<MountPlan>, Status> {
+pub fn plan(runtime: &EmbeddedRuntime, sandbox: &Sandbox, config: &cri::ContainerConfig) -> Result<Vec<MountPlan>, Status> {
     let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
     let privileged = context.is_some_and(|context| context.privileged);
     let shares_ipc = namespace_options(&sandbox.config).ipc() == NamespaceMode::Node;
@@ -59,7 +59,7 @@ pub fn plan(_: &EmbeddedRuntime, sandbox: &Sandbox, config: &cri::ContainerConfi
             all.push(bind(target, source, access));
         }
     }
-    let mut asked = config.mounts.iter().map(asked).collect::<Result<Vec<_>, _>>()?;
+    let mut asked = config.mounts.iter().map(|mount| asked(runtime, mount)).collect::<Result<Vec<_>, _>>()?;
     // A mount below another one comes after it.
     asked.sort_by_key(|mount| mount.target.components().count());
     all.retain(|mount| !asked.iter().any(|other| other.target == mount.target));
@@ -77,12 +77,13 @@ fn bind(target: &str, source: PathBuf, access: Access) -> MountPlan {
     }
 }
 
-fn asked(mount: &cri::Mount) -> Result<MountPlan, Status> {
-    if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return Err(Status::unimplemented("image volumes are not supported"));
-    }
+fn asked(runtime: &EmbeddedRuntime, mount: &cri::Mount) -> Result<MountPlan, Status> {
     if !mount.container_path.starts_with('/') || mount.container_path.split('/').any(|part| part == "..") {
         return Err(Status::invalid_argument(format!("the mount path {:?} is not absolute", mount.container_path)));
+    }
+    if let Some(image) = mount.image.as_ref().filter(|image| !image.image.is_empty()) {
+        let source = image_source(runtime, &image.image, &mount.image_sub_path)?;
+        return Ok(MountPlan { source, ..bind(&mount.container_path, PathBuf::new(), Access::ReadOnly) });
     }
     let source = PathBuf::from(&mount.host_path);
     if !source.exists() {
@@ -100,6 +101,17 @@ fn asked(mount: &cri::Mount) -> Result<MountPlan, Status> {
         MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
     };
     Ok(MountPlan { propagation, ..bind(&mount.container_path, source, access) })
+}
+
+fn image_source(runtime: &EmbeddedRuntime, name: &str, sub_path: &str) -> Result<MountSource, Status> {
+    let images = &runtime.options.images;
+    let image = images.get(name).map_err(internal)?;
+    let image = image.ok_or_else(|| Status::not_found(format!("image {name:?} not found")))?;
+    let sub_path = PathBuf::from(sub_path);
+    if !sub_path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err(Status::invalid_argument(format!("the image sub path {sub_path:?} leads out of the image")));
+    }
+    Ok(MountSource::Image { layers: images.layers(&image), sub_path })
 }
 
 pub fn devices(config: &cri::ContainerConfig, privileged: bool) -> Result<Vec<DevicePlan>, Status> {

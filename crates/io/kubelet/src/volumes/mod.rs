@@ -58,6 +58,10 @@ async fn set_up_one(work: &Work, volume: &Volume) -> Result<Option<Timestamp>, S
         let (payload, refresh_at) = projected::collect(work, source).await?;
         return write(node, pod, volume, &payload).map(|()| refresh_at);
     }
+    if volume.image.is_some() {
+        // Pulled with the images of the containers that mount it, and mounted by the runtime.
+        return Ok(None);
+    }
     if volume.persistent_volume_claim.is_some() {
         return local_source(node, pod, volume).map(|_| None);
     }

@@ -7,14 +7,15 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort as Port, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::Cidr;
 use crate::nft::Protocol;
 
 /// Which Service a slice belongs to.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-/// Services with this label are another proxy's.
-pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+/// Services and slices with one of these labels are another proxy's, or nobody's.
+const FOREIGN_LABELS: [&str; 2] = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
 const AFFINITY_SECONDS_DEFAULT: u32 = 10_800;
 
 /// One port of one Service.
@@ -68,11 +69,9 @@ impl fmt::Display for PortName {
 
 /// The ports of a Service that this proxy serves: none of a headless one, of an external name, of another proxy's.
 pub fn service_ports(service: &Service) -> BTreeMap<PortName, ServicePort> {
-    let labels = service.metadata.labels.as_ref();
     let Some(spec) = &service.spec else { return BTreeMap::new() };
     let cluster_ips = addresses(spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip));
-    let foreign = labels.is_some_and(|labels| labels.contains_key(PROXY_NAME_LABEL));
-    if foreign || cluster_ips.is_empty() || spec.type_.as_deref() == Some("ExternalName") {
+    if is_foreign(&service.metadata) || cluster_ips.is_empty() || spec.type_.as_deref() == Some("ExternalName") {
         return BTreeMap::new();
     }
     let ingress = load_balancer_addresses(service);
@@ -89,6 +88,10 @@ pub fn service_ports(service: &Service) -> BTreeMap<PortName, ServicePort> {
             Some((name, service_port(spec, port, &cluster_ips, &ingress)?))
         })
         .collect()
+}
+
+fn is_foreign(metadata: &ObjectMeta) -> bool {
+    metadata.labels.as_ref().is_some_and(|labels| FOREIGN_LABELS.iter().any(|label| labels.contains_key(*label)))
 }
 
 fn service_port(spec: &ServiceSpec, port: &Port, cluster_ips: &[IpAddr], ingress: &[IpAddr]) -> Option<ServicePort> {
@@ -126,7 +129,7 @@ pub fn slice_owner(slice: &EndpointSlice) -> Option<(String, String)> {
 pub fn slice_endpoints(slice: &EndpointSlice) -> BTreeMap<PortName, Vec<Endpoint>> {
     let mut found: BTreeMap<PortName, Vec<Endpoint>> = BTreeMap::new();
     let Some((namespace, service)) = slice_owner(slice) else { return found };
-    if slice.address_type == "FQDN" {
+    if slice.address_type == "FQDN" || is_foreign(&slice.metadata) {
         return found;
     }
     for port in slice.ports.iter().flatten() {
@@ -179,4 +182,30 @@ fn addresses<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<IpAddr> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::discovery::v1::EndpointPort;
+
+    #[test]
+    fn slices_and_services_marked_as_headless_or_as_another_proxys_say_nothing() {
+        for (label, expected) in [("app", 1), (FOREIGN_LABELS[0], 0), (FOREIGN_LABELS[1], 0)] {
+            let labels = [(SERVICE_NAME_LABEL.to_owned(), "s".to_owned()), (label.to_owned(), "x".to_owned())];
+            let metadata = ObjectMeta { labels: Some(labels.into()), ..ObjectMeta::default() };
+            let endpoint = SliceEndpoint { addresses: vec!["10.0.0.1".into()], ..SliceEndpoint::default() };
+            let slice = EndpointSlice {
+                metadata: metadata.clone(),
+                address_type: "IPv4".into(),
+                endpoints: Some(vec![endpoint]),
+                ports: Some(vec![EndpointPort { port: Some(80), ..EndpointPort::default() }]),
+            };
+            assert_eq!(slice_endpoints(&slice).len(), expected, "slice with {label}");
+            let ports = Some(vec![Port { port: 80, ..Port::default() }]);
+            let spec = ServiceSpec { cluster_ip: Some("10.1.0.1".into()), ports, ..ServiceSpec::default() };
+            let service = Service { metadata, spec: Some(spec), status: None };
+            assert_eq!(service_ports(&service).len(), expected, "service with {label}");
+        }
+    }
 }

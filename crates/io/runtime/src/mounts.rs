@@ -9,15 +9,19 @@ use coracle_linux::plan::{self, Access, ContainerPlan, DevicePlan, MountPlan, Mo
 use coracle_proto::cri::{self, MountPropagation, NamespaceMode};
 use tonic::Status;
 
-use crate::{EmbeddedRuntime, internal};
 use crate::sandbox::namespace_options;
 use crate::state::Sandbox;
+use crate::{EmbeddedRuntime, internal};
 
 const NOSUID: u64 = libc::MS_NOSUID;
 const NODEV: u64 = libc::MS_NODEV;
 const NOEXEC: u64 = libc::MS_NOEXEC;
 
-pub fn plan(runtime: &EmbeddedRuntime, sandbox: &Sandbox, config: &cri::ContainerConfig) -> Result<Vec<MountPlan>, Status> {
+pub fn plan(
+    runtime: &EmbeddedRuntime,
+    sandbox: &Sandbox,
+    config: &cri::ContainerConfig,
+) -> Result<Vec<MountPlan>, Status> {
     let context = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
     let privileged = context.is_some_and(|context| context.privileged);
     let shares_ipc = namespace_options(&sandbox.config).ipc() == NamespaceMode::Node;

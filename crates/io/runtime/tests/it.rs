@@ -166,6 +166,7 @@ async fn tour(root: &Path, places: &Places, zygote: Zygote) {
     inside_is_as_asked(&runtime, &main).await;
     exec_speaks(&runtime, &main).await;
     a_missing_program_is_told(&runtime, &pod).await;
+    images_are_mounted_to_be_read_only(&runtime, &pod).await;
     terminals_and_attach_work(&runtime, &pod).await;
     a_dead_zygote_is_replaced(&runtime).await;
     starts_are_quick(&runtime, &pod).await;
@@ -327,6 +328,34 @@ async fn a_missing_program_is_told(runtime: &Arc<EmbeddedRuntime>, pod: &str) {
     assert!(error.message().contains("exec /not/there: No such file or directory"), "{error}");
     let status = status(runtime, &id).await;
     assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
+    runtime.remove_container(&id).await.expect("a removal");
+}
+
+async fn images_are_mounted_to_be_read_only(runtime: &Arc<EmbeddedRuntime>, pod: &str) {
+    let mount = |container_path: &str, image_sub_path: &str| cri::Mount {
+        container_path: container_path.into(),
+        image: Some(cri::ImageSpec { image: IMAGE.into(), ..Default::default() }),
+        image_sub_path: image_sub_path.into(),
+        ..Default::default()
+    };
+    let start = async |name: &str, mounts: Vec<cri::Mount>| {
+        let config = cri::ContainerConfig { mounts, ..container(name, "sleep 60") };
+        let request =
+            cri::CreateContainerRequest { pod_sandbox_id: pod.into(), config: Some(config), sandbox_config: None };
+        let id = runtime.create_container(request).await.expect("a container").container_id;
+        (runtime.start_container(&id).await, id)
+    };
+    let (started, id) = start("reader", vec![mount("/volume", ""), mount("/tool", "busybox")]).await;
+    started.expect("a start");
+    let (out, code) = sh(runtime, &id, "cmp /volume/busybox /tool && cmp /tool /busybox && echo same").await;
+    assert_eq!((out.as_str(), code), ("same", 0));
+    for refused in ["touch /volume/x", "/volume/busybox true", "echo > /tool"] {
+        assert_ne!(sh(runtime, &id, refused).await.1, 0, "{refused}");
+    }
+    runtime.remove_container(&id).await.expect("a removal");
+    let (refused, id) = start("lost", vec![mount("/volume", "not/there")]).await;
+    let error = refused.expect_err("a refusal");
+    assert!(error.message().contains("taking not/there of"), "{error}");
     runtime.remove_container(&id).await.expect("a removal");
 }
 

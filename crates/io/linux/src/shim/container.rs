@@ -234,6 +234,8 @@ fn launch(mut control: UnixStream, procs_files: &[PathBuf], pid: i32) -> Result<
             Ok(0) => break,
             Ok(length) => words.extend_from_slice(&buffer[..length]),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            // A child that failed before it was let go on leaves our word unread; its own has been read by now.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
             Err(error) => return Err(error).context(|| "listening to the new process".into()),
         }
     }

@@ -98,6 +98,14 @@ pub struct ControllerManager {
     /// The authority of the API server's certificate, published in every namespace
     #[arg(long, value_name = "FILE")]
     root_ca: PathBuf,
+    /// The authority that signs certificate requests; without it nobody signs them here
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_key_file")]
+    cluster_signing_cert_file: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_cert_file")]
+    cluster_signing_key_file: Option<PathBuf>,
+    /// Signs the tokens of service accounts that Secrets ask for
+    #[arg(long, value_name = "FILE")]
+    service_account_private_key_file: Option<PathBuf>,
     /// Whether each controller acts under a service account of its own
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     use_service_account_credentials: bool,
@@ -260,7 +268,15 @@ impl ControllerManager {
             false => Credentials::Shared,
         };
         let election = self.leading.election();
-        ControllerOptions { kubeconfig: self.access.kubeconfig, root_ca: self.root_ca, credentials, election }
+        let signing = self.cluster_signing_cert_file.zip(self.cluster_signing_key_file);
+        ControllerOptions {
+            kubeconfig: self.access.kubeconfig,
+            root_ca: self.root_ca,
+            signing,
+            service_account_key: self.service_account_private_key_file,
+            credentials,
+            election,
+        }
     }
 }
 

@@ -9,14 +9,17 @@ use coracle_apiserver::{Groups, Identity as Caller, LocalTransport, Options, Ser
 use coracle_cache::Cache;
 use coracle_cache::store::Store;
 use coracle_client::Client;
+use coracle_controld::Driver;
 use coracle_controllers::Settings;
 use coracle_reconcile::View;
+use coracle_reconcile::controller::COMPONENT_IDENTITY;
 use coracle_rt::{Clock, Dice, Scope};
 use coracle_store::{Engine, Etcd, EtcdOptions};
 use tokio::net::TcpListener;
 
 use crate::apidocs;
 use crate::pki::Pki;
+use crate::signing::Authority;
 use crate::tls::{self, ClientCertificates};
 use crate::up::StartError;
 
@@ -85,10 +88,23 @@ impl ControlPlane {
         let scheduler = self.client(Caller::scheduler());
         coracle_controld::run_scheduler(&scope.child("scheduler"), self.view(), scheduler, clock);
         let server = self.server.clone();
-        let clients = Arc::new(move |name: &str| local(&server, Caller::controller(name)));
-        let settings = Settings { root_ca: pki.ca.clone() };
-        let controllers = coracle_controllers::all(&settings);
-        coracle_controld::run_controllers(&scope.child("controller-manager"), self.view(), clients, controllers);
+        let caller = |name: &str| match name {
+            COMPONENT_IDENTITY => Caller::controller_manager(),
+            name => Caller::controller(name),
+        };
+        let clients = Arc::new(move |name: &str| local(&server, caller(name)));
+        let settings = Settings { root_ca: pki.ca.clone(), can_sign: true, can_make_tokens: true };
+        let driver = Driver {
+            scope: scope.child("controller-manager"),
+            view: self.view(),
+            clients,
+            clock: Clock::system(),
+            signer: Some(Arc::new(Authority {
+                certificates: Some(pki.authority()),
+                tokens: Some(pki.service_account_key.clone()),
+            })),
+        };
+        driver.start(coracle_controllers::all(&settings));
     }
 
     pub fn view(&self) -> Arc<dyn View> {

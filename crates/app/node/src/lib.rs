@@ -16,6 +16,7 @@ pub mod manifests;
 pub mod paths;
 pub mod pki;
 pub mod preflight;
+mod signing;
 pub mod standalone;
 pub mod teardown;
 mod tls;

@@ -14,8 +14,8 @@ use crate::shape::Item;
 
 pub const SLICES: Resource = Resource::new("discovery.k8s.io", "endpointslices");
 const NODES: Resource = Resource::new("", "nodes");
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const ENDPOINTS_MAX: usize = 100;

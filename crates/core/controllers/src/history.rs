@@ -112,21 +112,35 @@ impl History {
     }
 }
 
-/// A revision's data: a strategic merge patch that replaces the template.
+/// A revision's data: a strategic merge patch that replaces the template. Clients compare its bytes with what they
+/// would write themselves, so its members are in order.
 fn data_of(template: &Value) -> Value {
-    let mut template = without_nulls(template);
+    let mut template = template.clone();
     template["$patch"] = json!("replace");
-    json!({"spec": {"template": template}})
+    without_nulls(&json!({"spec": {"template": template}}))
 }
 
-/// Null members say nothing, whoever wrote them.
+/// Null members say nothing, whoever wrote them; the others in the order of their names.
 fn without_nulls(value: &Value) -> Value {
     match value {
         Value::Object(members) => {
-            let kept = members.iter().filter(|(_, value)| !value.is_null());
-            Value::Object(kept.map(|(key, value)| (key.clone(), without_nulls(value))).collect())
+            let mut kept: Vec<_> = members.iter().filter(|(_, value)| !value.is_null()).collect();
+            kept.sort_by_key(|(key, _)| *key);
+            Value::Object(kept.into_iter().map(|(key, value)| (key.clone(), without_nulls(value))).collect())
         }
         Value::Array(items) => Value::Array(items.iter().map(without_nulls).collect()),
         other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_of_a_revision_is_written_as_go_writes_maps() {
+        let template = json!({"spec": {"containers": [{"name": "a", "image": "b"}], "x": null}, "metadata": {}});
+        let expected = r#"{"spec":{"template":{"$patch":"replace","metadata":{},"spec":{"containers":[{"image":"b","name":"a"}]}}}}"#;
+        assert_eq!(data_of(&template).to_string(), expected);
     }
 }

@@ -1,32 +1,51 @@
 //! Every built-in controller, one file each: what it watches and what it decides. Nothing here touches the world.
 
+mod bootstrap_tokens;
+mod certificate_request;
 mod claim;
 mod history;
 mod pods;
+mod protection;
 mod selector;
 mod service;
 mod shape;
 mod tolerations;
 
+pub mod bootstrap_signer;
 pub mod cluster_role_aggregation;
 pub mod cronjob;
+pub mod csr_approving;
+pub mod csr_cleaner;
+pub mod csr_signing;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod endpointslice_mirroring;
+pub mod ephemeral_volume;
+pub mod expander;
 pub mod garbage;
 pub mod job;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod pod_garbage;
+pub mod pv_binder;
+pub mod pv_protection;
+pub mod pvc_protection;
 pub mod quota;
 pub mod replicaset;
+pub mod resource_claim;
 pub mod root_ca;
+pub mod service_cidr;
 pub mod serviceaccount;
+pub mod serviceaccount_token;
 pub mod statefulset;
 pub mod taint_eviction;
+pub mod token_cleaner;
+pub mod ttl;
 pub mod ttl_after_finished;
+pub mod vac_protection;
 
 use coracle_reconcile::Controller;
 
@@ -35,11 +54,15 @@ use coracle_reconcile::Controller;
 pub struct Settings {
     /// PEM of the authority that signs the API server's certificate, published in every namespace.
     pub root_ca: String,
+    /// Whether this process has an authority to sign certificate requests with.
+    pub can_sign: bool,
+    /// Whether it has the key of service accounts' tokens.
+    pub can_make_tokens: bool,
 }
 
 /// The table of controllers. Their order means nothing: each runs on its own.
 pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
-    vec![
+    let mut all: Vec<Box<dyn Controller>> = vec![
         Box::new(deployment::Deployment),
         Box::new(replicaset::ReplicaSet),
         Box::new(replicaset::ReplicationController),
@@ -48,6 +71,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(job::Job),
         Box::new(cronjob::CronJob),
         Box::new(endpointslice::EndpointSlice),
+        Box::new(endpointslice_mirroring::EndpointSliceMirroring),
         Box::new(endpoints::Endpoints),
         Box::new(namespace::Namespace),
         Box::new(serviceaccount::ServiceAccount),
@@ -60,5 +84,25 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(quota::ResourceQuota),
         Box::new(disruption::Disruption),
         Box::new(ttl_after_finished::TtlAfterFinished),
-    ]
+        Box::new(csr_approving::CsrApproving),
+        Box::new(csr_cleaner::CsrCleaner),
+        Box::new(pv_binder::PvBinder),
+        Box::new(pv_protection::PvProtection),
+        Box::new(pvc_protection::PvcProtection),
+        Box::new(vac_protection::VacProtection),
+        Box::new(service_cidr::ServiceCidr),
+        Box::new(expander::Expander),
+        Box::new(resource_claim::ResourceClaim),
+        Box::new(bootstrap_signer::BootstrapSigner),
+        Box::new(token_cleaner::TokenCleaner),
+        Box::<ttl::Ttl>::default(),
+        Box::new(ephemeral_volume::EphemeralVolume),
+    ];
+    if settings.can_sign {
+        all.push(Box::new(csr_signing::CsrSigning));
+    }
+    if settings.can_make_tokens {
+        all.push(Box::new(serviceaccount_token::ServiceAccountToken { root_ca: settings.root_ca.clone() }));
+    }
+    all
 }

@@ -4,6 +4,7 @@
 //!
 //! Source of the rules: the kubelet of Kubernetes 1.36.
 
+mod admission;
 mod conditions;
 mod containers;
 mod memory;
@@ -18,6 +19,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
+pub use admission::{Rejection, reject};
 pub use containers::{ContainerKind, each_container, find_container};
 pub use memory::{Failure, FailureKind, Memory, Outcome, ProbeAnswer};
 pub use observed::{Instance, Observation, RunState, Sandbox};

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ResourceRequirements;
 
 use crate::Action;
+use crate::admission::Rejection;
 use crate::observed::Instance;
 use crate::probes::{ProbeKind, Probes};
 
@@ -62,6 +63,14 @@ pub struct Memory {
     pub(crate) verdict: Option<Verdict>,
     pub(crate) stop: Option<Stop>,
     pub(crate) adopted: bool,
+}
+
+impl Memory {
+    /// Of a pod that the node does not take.
+    pub fn rejected(rejection: Rejection) -> Memory {
+        let Rejection { reason, message } = rejection;
+        Memory { verdict: Some(Verdict { reason, message }), ..Memory::default() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

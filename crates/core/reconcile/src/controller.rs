@@ -40,12 +40,15 @@ pub struct Outcome {
 #[derive(Clone, Debug)]
 pub enum Answer {
     Object(Option<Value>),
+    Objects(Vec<Value>),
     Resources(Vec<Value>),
     /// Resource (as `deployments.apps`) and how many are left; finalizers and how many objects carry each.
     Remaining {
         resources: Vec<(String, usize)>,
         finalizers: Vec<(String, usize)>,
     },
+    /// A certificate (PEM) or a token.
+    Signed(String),
     Done,
     Failed(Status),
 }
@@ -70,6 +73,9 @@ pub struct WatchAll {
     pub ignored: &'static [Resource],
 }
 
+/// The identity of the component itself, `system:kube-controller-manager`, and no service account.
+pub const COMPONENT_IDENTITY: &str = "";
+
 /// A controller: static facts and one decision.
 pub trait Controller: Send + Sync {
     /// As kube-controller-manager names it, `deployment-controller`.
@@ -80,7 +86,8 @@ pub trait Controller: Send + Sync {
         self.name()
     }
 
-    /// The service account in `kube-system` whose identity its requests carry, as upstream's default roles name it.
+    /// The service account in `kube-system` whose identity its requests carry, as upstream's default roles name it, or
+    /// [`COMPONENT_IDENTITY`].
     fn identity(&self) -> &'static str {
         self.component()
     }

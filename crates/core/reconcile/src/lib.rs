@@ -7,6 +7,6 @@ pub mod table;
 pub mod view;
 
 pub use controller::{Answer, Controller, Key, Outcome, Watch, WatchAll};
-pub use plan::{Ask, EventKind, EventNote, Plan, Propagation, Write};
+pub use plan::{Ask, EventKind, EventNote, Plan, Propagation, SigningOrder, Write};
 pub use table::ObjectTable;
 pub use view::{Change, Index, Known, Sink, View, ViewExt};

@@ -92,12 +92,30 @@ pub enum EventKind {
 pub enum Ask {
     /// Read an object from the store itself, past every cache. The answer is the object, or null when there is none.
     Read { resource: Resource, namespace: String, name: String },
+    /// Read a collection from the store itself. `namespace` is empty for all; `selector` is by labels.
+    List { resource: Resource, namespace: String, selector: String },
     /// The resources that discovery offers now.
     Discovery,
     /// How many objects of each resource a namespace still holds.
     Remaining { namespace: String },
     /// Delete everything of one resource in a namespace.
     DeleteAll { resource: Resource, namespace: String },
+    /// Create an object that is not kept, such as a review; the answer is what the server made of it.
+    Review { resource: Resource, namespace: String, object: Value },
+    /// Sign a certificate request with the cluster's authority; the answer is the certificate, PEM.
+    Sign(SigningOrder),
+    /// Sign the claims of a service account's token that does not expire; the answer is the token.
+    Token { claims: Value },
+}
+
+/// What a certificate is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SigningOrder {
+    /// PKCS#10, PEM.
+    pub request: String,
+    /// As `certificates.k8s.io` names them, `client auth`.
+    pub usages: Vec<String>,
+    pub seconds: u64,
 }
 
 /// The members of `new` that differ from `old`, as a merge patch; `None` where nothing differs. Lists are replaced whole.

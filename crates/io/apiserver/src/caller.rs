@@ -34,6 +34,10 @@ impl Identity {
         Identity::new(User::service_account("kube-system", name))
     }
 
+    pub fn controller_manager() -> Identity {
+        Identity::new(User::new("system:kube-controller-manager", &[]))
+    }
+
     pub fn scheduler() -> Identity {
         Identity::new(User::new("system:kube-scheduler", &[]))
     }

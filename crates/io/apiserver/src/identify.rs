@@ -3,6 +3,7 @@
 
 pub mod bound;
 pub mod jwt;
+mod legacy;
 
 use std::sync::Arc;
 
@@ -41,7 +42,12 @@ pub fn token_user(server: &Server, token: &str, audiences: &[String]) -> Result<
         return Ok(Proof { user: user.clone(), audiences: audiences.to_vec() });
     }
     let claims = server.keys.verify(token).ok_or_else(Status::unauthorized)?;
-    bound::check(server, &claims, audiences).ok_or_else(Status::unauthorized)
+    let proof = if claims.str_at(&["iss"]) == legacy::ISSUER {
+        legacy::check(server, token, &claims, audiences)
+    } else {
+        bound::check(server, &claims, audiences)
+    };
+    proof.ok_or_else(Status::unauthorized)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

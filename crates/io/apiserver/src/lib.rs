@@ -37,5 +37,6 @@ mod unverified;
 
 pub use caller::{Caller, Identity, LocalTransport};
 pub use groups::{Groups, GroupsError};
+pub use identify::jwt::Keys;
 pub use serve::serve;
 pub use server::{Options, Server, ServerError};

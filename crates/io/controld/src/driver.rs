@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::catalog::{Catalog, Informed};
-use crate::execute::{Done, Written, execute};
+use crate::execute::{Done, Means, Signer, Written, execute};
 use crate::queue::Queue;
 use crate::recorder::{Record, Recorder};
 
@@ -38,11 +38,8 @@ pub struct Driver {
     pub view: Arc<dyn View>,
     pub clients: Clients,
     pub clock: Clock,
-}
-
-/// Runs controllers until the scope ends, with the system's clock.
-pub fn run_controllers(scope: &Scope, view: Arc<dyn View>, clients: Clients, controllers: Vec<Box<dyn Controller>>) {
-    Driver { scope: scope.clone(), view, clients, clock: Clock::system() }.start(controllers);
+    /// Without one, certificate requests wait for another signer.
+    pub signer: Option<Arc<dyn Signer>>,
 }
 
 impl Driver {
@@ -57,10 +54,13 @@ impl Driver {
             if let Some(all) = controller.watches_all() {
                 everything.push((all.ignored, sender.clone()));
             }
-            let worker = Worker {
+            let means = Means {
                 client: (self.clients)(controller.identity()),
                 view: Arc::new(Informed { view: self.view.clone(), catalog: catalog.clone() }),
-                catalog: catalog.clone(),
+                signer: self.signer.clone(),
+            };
+            let worker = Worker {
+                means,
                 watches: controller.watches(),
                 all: controller.watches_all(),
                 controller: controller.into(),
@@ -135,9 +135,7 @@ struct Worker {
     controller: Arc<dyn Controller>,
     watches: Vec<Watch>,
     all: Option<WatchAll>,
-    view: Arc<Informed>,
-    catalog: Arc<Catalog>,
-    client: Client,
+    means: Means,
     clock: Clock,
     records: mpsc::Sender<Record>,
     queue: Queue,
@@ -178,10 +176,10 @@ impl Worker {
         let all: Vec<Resource> = watched.into_iter().chain(self.controller.reads()).collect();
         for (at, resource) in all.iter().enumerate() {
             if !all[..at].contains(resource) {
-                follow(self.view.as_ref(), resource, notes.clone());
+                follow(self.means.view.as_ref(), resource, notes.clone());
             }
         }
-        while !all.iter().all(|resource| self.view.is_synced(resource)) {
+        while !all.iter().all(|resource| self.means.view.is_synced(resource)) {
             tokio::time::sleep(SYNC_CHECK).await;
         }
     }
@@ -189,7 +187,7 @@ impl Worker {
     /// Finds the keys that a changed object stands for, as it was and as it is.
     fn note(&mut self, (resource, change): &Noted) {
         let mut keys = Vec::new();
-        let view: &dyn View = self.view.as_ref();
+        let view: &dyn View = self.means.view.as_ref();
         for object in [&change.old, &change.new].into_iter().flatten() {
             for watch in self.watches.iter().filter(|watch| watch.resource == *resource) {
                 keys.extend((watch.keys)(view, object));
@@ -213,15 +211,15 @@ impl Worker {
                 continue;
             }
             let last = self.outcomes.remove(&key).unwrap_or_default();
-            let plan = self.controller.reconcile(self.view.as_ref(), &key, &last, self.clock.now());
+            let plan = self.controller.reconcile(self.means.view.as_ref(), &key, &last, self.clock.now());
             if plan.is_empty() {
                 self.finish(key, plan, Done::default());
                 continue;
             }
             tracing::debug!(controller = self.controller.name(), namespace = key.namespace, name = key.name, ?plan);
-            let (client, catalog) = (self.client.clone(), self.catalog.clone());
+            let means = self.means.clone();
             in_flight.push(Box::pin(async move {
-                let done = execute(&client, &catalog, &plan).await;
+                let done = execute(&means, &plan).await;
                 (key, plan, done)
             }));
         }
@@ -229,7 +227,7 @@ impl Worker {
 
     fn must_wait(&mut self, key: &Key, now: Instant) -> bool {
         let Some((written, until)) = self.waiting.get_mut(key) else { return false };
-        let view = &self.view;
+        let view = &self.means.view;
         written.retain(|written| !shows(view.as_ref(), written));
         let wait = !written.is_empty() && now < *until;
         if !wait {
@@ -270,7 +268,7 @@ impl Worker {
                 let Some(Some(written)) = done.written.get(at) else { continue };
                 note.message = note.message.replace("{name}", &written.name);
             }
-            let record = Record { client: self.client.clone(), component: self.controller.component(), note };
+            let record = Record { client: self.means.client.clone(), component: self.controller.component(), note };
             if self.records.try_send(record).is_err() {
                 tracing::debug!(controller = self.controller.name(), "too many events, one is dropped");
             }

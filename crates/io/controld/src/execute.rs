@@ -1,13 +1,15 @@
 //! Carrying a plan out: writes in order, runs of creations and deletions in growing batches, then events and asks.
 
+use std::sync::Arc;
+
 use coracle_client::verbs::Preconditions;
 use coracle_client::{Client, ClientError, DeleteOptions, ListOptions, ObjectPath, Patch, WriteOptions};
 use coracle_meta::{Resource, Status};
-use coracle_reconcile::{Answer, Ask, Outcome, Plan, Propagation, Write};
+use coracle_reconcile::{Answer, Ask, Outcome, Plan, Propagation, SigningOrder, View, Write};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Informed};
 
 /// Creations of one run that are under way together at most; runs start with one and double, as upstream's do, so that
 /// a quota that is used up costs one refusal and not a thousand.
@@ -24,6 +26,23 @@ pub struct Written {
     pub deleted: bool,
 }
 
+/// Signs with the cluster's keys; the error is told to whom asked.
+pub trait Signer: Send + Sync {
+    /// A certificate of the cluster's authority, PEM.
+    fn sign(&self, order: &SigningOrder) -> Result<String, String>;
+
+    /// A service account's token: a JSON web token of these claims.
+    fn token(&self, claims: &Value) -> Result<String, String>;
+}
+
+/// What one controller's plans are carried out with.
+#[derive(Clone)]
+pub struct Means {
+    pub client: Client,
+    pub view: Arc<Informed>,
+    pub signer: Option<Arc<dyn Signer>>,
+}
+
 /// What carrying out came to.
 #[derive(Debug, Default)]
 pub struct Done {
@@ -33,7 +52,7 @@ pub struct Done {
 }
 
 /// Carries out writes until one fails, then asks.
-pub async fn execute(client: &Client, catalog: &Catalog, plan: &Plan) -> Done {
+pub async fn execute(means: &Means, plan: &Plan) -> Done {
     let mut done = Done { written: vec![None; plan.writes.len()], outcome: Outcome::default() };
     let mut next = 0;
     while next < plan.writes.len() {
@@ -42,7 +61,7 @@ pub async fn execute(client: &Client, catalog: &Catalog, plan: &Plan) -> Done {
         let end = next + run;
         while next < end {
             let until = (next + batch).min(end);
-            let results = join_all(plan.writes[next..until].iter().map(|write| send(client, catalog, write))).await;
+            let results = join_all(plan.writes[next..until].iter().map(|write| send(means, write))).await;
             for (at, result) in results.into_iter().enumerate() {
                 match result {
                     Ok(written) => done.written[next + at] = Some(written),
@@ -58,7 +77,7 @@ pub async fn execute(client: &Client, catalog: &Catalog, plan: &Plan) -> Done {
     }
     for ask in &plan.asks {
         done.outcome.asked.push(ask.clone());
-        done.outcome.answers.push(answer(client, catalog, ask).await);
+        done.outcome.answers.push(answer(means, ask).await);
     }
     done
 }
@@ -74,7 +93,8 @@ fn run_length(writes: &[Write]) -> usize {
     writes.iter().take_while(|write| class(write).as_ref() == Some(&first)).count()
 }
 
-async fn send(client: &Client, catalog: &Catalog, write: &Write) -> Result<Written, ClientError> {
+async fn send(means: &Means, write: &Write) -> Result<Written, ClientError> {
+    let (client, catalog) = (&means.client, means.view.catalog.as_ref());
     let options = WriteOptions::default();
     let (resource, namespace, name, object) = match write {
         Write::Create { resource, namespace, object } => {
@@ -85,7 +105,7 @@ async fn send(client: &Client, catalog: &Catalog, write: &Write) -> Result<Writt
             let path = ObjectPath::new(catalog.version(resource), namespace, name);
             let path = path.subresource(subresource.unwrap_or_default());
             let patch = Patch::Merge(guarded(patch, uid, resource_version.as_deref()));
-            (resource, namespace, Some(name), change(client, &path, &patch).await?)
+            (resource, namespace, Some(name), change(client, &means.view, &path, &patch).await?)
         }
         Write::Replace { resource, namespace, name, subresource, object } => {
             let path = ObjectPath::new(catalog.version(resource), namespace, name).subresource(*subresource);
@@ -113,21 +133,16 @@ async fn send(client: &Client, catalog: &Catalog, write: &Write) -> Result<Writt
     })
 }
 
-/// Patches, or where the caller may only update, as upstream's roles have it for many controllers, reads, merges and
-/// replaces. The version read guards the replacement.
-async fn change(client: &Client, path: &ObjectPath, patch: &Patch) -> Result<Value, ClientError> {
+/// Patches, or where the caller may only update, as upstream's roles have it for many controllers, merges into the
+/// object as the view shows it and replaces it. The version seen guards the replacement.
+async fn change(client: &Client, view: &Informed, path: &ObjectPath, patch: &Patch) -> Result<Value, ClientError> {
     let options = WriteOptions::default();
     let forbidden = match client.patch(path, patch, &options).await {
         Err(ClientError::Status(status)) if status.code == 403 => status,
         other => return other,
     };
     let Patch::Merge(patch) = patch else { return Err(forbidden.into()) };
-    let mut object_path = path.clone();
-    object_path.subresource = "".into();
-    let mut object = match client.get(&object_path).await {
-        Ok(object) => object,
-        Err(_) => return Err(forbidden.into()),
-    };
+    let Some(mut object) = seen(view, path) else { return Err(forbidden.into()) };
     for member in ["uid", "resourceVersion"] {
         let wanted = &patch["metadata"][member];
         if !wanted.is_null() && *wanted != object["metadata"][member] {
@@ -136,6 +151,12 @@ async fn change(client: &Client, path: &ObjectPath, patch: &Patch) -> Result<Val
     }
     merge(&mut object, patch);
     client.replace(path, &object, &options).await
+}
+
+/// The object with its resource version: controllers may list and watch what they may not get.
+fn seen(view: &Informed, path: &ObjectPath) -> Option<Value> {
+    let found = view.get(&path.resource.resource, &path.namespace, &path.name)?;
+    serde_json::from_slice(&found.json()).ok()
 }
 
 /// RFC 7386.
@@ -215,17 +236,40 @@ fn guarded(patch: &Value, uid: &str, resource_version: Option<&str>) -> Value {
     patch
 }
 
-async fn answer(client: &Client, catalog: &Catalog, ask: &Ask) -> Answer {
+async fn answer(means: &Means, ask: &Ask) -> Answer {
+    let (client, catalog) = (&means.client, means.view.catalog.as_ref());
     let answered = match ask {
         Ask::Read { resource, namespace, name } => read(client, catalog, resource, namespace, name).await,
+        Ask::List { resource, namespace, selector } => {
+            let options = ListOptions { label_selector: selector.clone(), ..ListOptions::default() };
+            let list = client.list(&catalog.version(resource), namespace, &options).await;
+            list.map(|list| Answer::Objects(list.items))
+        }
         Ask::Discovery => discover(client, catalog).await,
         Ask::Remaining { namespace } => remaining(client, catalog, namespace).await,
         Ask::DeleteAll { resource, namespace } => {
             let options = DeleteOptions { propagation_policy: Some("Background"), ..DeleteOptions::default() };
             delete_all(client, &catalog.version(resource), namespace, &options).await
         }
+        Ask::Review { resource, namespace, object } => {
+            let made = client.create(&catalog.version(resource), namespace, object, &WriteOptions::default()).await;
+            made.map(|made| Answer::Object(Some(made)))
+        }
+        Ask::Sign(order) => return signed(means, |signer| signer.sign(order)),
+        Ask::Token { claims } => return signed(means, |signer| signer.token(claims)),
     };
     answered.unwrap_or_else(|error| Answer::Failed(error.into_status()))
+}
+
+fn signed(means: &Means, sign: impl FnOnce(&dyn Signer) -> Result<String, String>) -> Answer {
+    let signed = match means.signer.as_deref() {
+        Some(signer) => sign(signer),
+        None => Err("this process has no signing key".into()),
+    };
+    match signed {
+        Ok(signed) => Answer::Signed(signed),
+        Err(why) => Answer::Failed(Status::internal(why)),
+    }
 }
 
 async fn read(

@@ -9,6 +9,7 @@ pub mod queue;
 pub mod recorder;
 pub mod scheduler;
 
-pub use driver::{Clients, Driver, run_controllers};
+pub use driver::{Clients, Driver};
+pub use execute::Signer;
 pub use leader::Election;
 pub use scheduler::run_scheduler;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use coracle_client::{Body, BodyError, Client, Transport};
-use coracle_controld::{Clients, run_controllers};
+use coracle_controld::{Clients, Driver};
 use coracle_meta::{Object, Resource};
 use coracle_reconcile::{Change, Controller, Index, Key, Outcome, Plan, Sink, View, Watch, Write};
 use coracle_rt::{Closed, Scope};
@@ -137,7 +137,14 @@ async fn a_refused_plan_is_tried_again_and_its_event_names_what_was_made() {
     let server = Arc::new(Server { cluster: cluster.clone(), requests, refused: Mutex::new(false) });
     let clients: Clients = Arc::new(move |_| Client::new(server.clone()));
     let scope = Scope::root();
-    run_controllers(&scope, cluster.clone(), clients, vec![Box::new(PodPerMap)]);
+    let driver = Driver {
+        scope: scope.clone(),
+        view: cluster.clone(),
+        clients,
+        clock: coracle_rt::Clock::system(),
+        signer: None,
+    };
+    driver.start(vec![Box::new(PodPerMap)]);
     let event = loop {
         let (path, body) = seen.recv().await.expect("the driver goes on");
         if path.ends_with("/events") {

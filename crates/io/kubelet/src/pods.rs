@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_meta::{Object, Resource};
-use coracle_podlife::Presence;
+use coracle_podlife::{Presence, Rejection};
 use coracle_reconcile::view::resource_of;
 use coracle_reconcile::view::{Change, Index};
 use futures_util::StreamExt;
@@ -181,13 +181,27 @@ impl Router {
         if presence == Presence::InApi {
             self.node.runtime.warm();
         }
+        let rejection = if presence == Presence::InApi { self.reject(&pod) } else { None };
         let inbox = self.inbox.clone();
         let on_end = Box::new(move |uid: String| {
             inbox.add(|news| {
                 news.ended.insert(uid);
             })
         });
-        self.workers.insert(uid, worker::start(&self.node, pod, presence, on_end));
+        self.workers.insert(uid, worker::start(&self.node, pod, presence, rejection, on_end));
+    }
+
+    /// Whether a pod that was never started here finds no room beside those that were taken before it.
+    fn reject(&self, pod: &Pod) -> Option<Rejection> {
+        let told = pod.status.as_ref();
+        if told.is_some_and(|status| status.start_time.is_some()) || has_ended(pod) {
+            return None;
+        }
+        let here = self.node.view.by_index(&resource_of::<Pod>(), Index::Node, &self.node.options.node_name);
+        let taken = here.iter().filter(|other| self.workers.contains_key(&other.meta.uid));
+        let others = taken.filter_map(|other| other.decode::<Pod>().ok()).filter(|other| !has_ended(other));
+        let others: Vec<Arc<Pod>> = others.filter(|other| other.metadata.uid != pod.metadata.uid).collect();
+        coracle_podlife::reject(pod, &others, &self.node.allocatable)
     }
 
     /// Pods that name the object somewhere look at their volumes again; to be named for another reason does no harm.
@@ -231,6 +245,11 @@ impl Router {
 
 fn key(object: &Object) -> PodKey {
     PodKey { namespace: object.meta.namespace.clone(), name: object.meta.name.clone(), uid: object.meta.uid.clone() }
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn contains(bytes: &[u8], needle: &[u8]) -> bool {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_podlife::{Action, Decision, Desired, Hindrance, Memory, Observation, Outcome, Presence, step};
+use coracle_podlife::{Action, Decision, Desired, Hindrance, Memory, Observation, Outcome, Presence, Rejection, Severity, step};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{mpsc, watch};
@@ -69,8 +69,17 @@ struct Worker {
     recorder: Recorder,
 }
 
-/// Starts a worker for a pod. `on_end` is called when nothing is left of it.
-pub(crate) fn start(node: &Arc<NodeContext>, pod: Arc<Pod>, presence: Presence, on_end: OnEnd) -> WorkerHandle {
+/// Starts a worker for a pod; one that the node does not take ends at once. `on_end` is called when nothing is left.
+pub(crate) fn start(
+    node: &Arc<NodeContext>,
+    pod: Arc<Pod>,
+    presence: Presence,
+    rejection: Option<Rejection>,
+    on_end: OnEnd,
+) -> WorkerHandle {
+    if let Some(rejection) = &rejection {
+        node.events.about_pod(&pod).note(Severity::Warning, rejection.reason, &rejection.message, None);
+    }
     let (sender, receiver) = mpsc::channel(MAILBOX_MAX);
     let mut worker = Worker {
         recorder: node.events.about_pod(&pod),
@@ -85,7 +94,7 @@ pub(crate) fn start(node: &Arc<NodeContext>, pod: Arc<Pod>, presence: Presence, 
         pod: resize::as_allocated(&pod),
         presence,
         hindered: None,
-        memory: Memory::default(),
+        memory: rejection.map(Memory::rejected).unwrap_or_default(),
         observed: Observation::default(),
         stale: true,
         last: None,

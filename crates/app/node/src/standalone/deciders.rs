@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coracle_client::Client;
-use coracle_controld::{Clients, Election};
+use coracle_controld::{Clients, Driver, Election, Signer};
 use coracle_controllers::Settings;
 use coracle_meta::Resource;
+use coracle_reconcile::controller::COMPONENT_IDENTITY;
 use coracle_rt::{Clock, Dice, Scope};
 
 use super::account::Accounts;
 use super::{Remote, StandaloneError, read, until_signal};
+use crate::pki::KeyPairPem;
+use crate::signing::Authority;
 
 /// What scheduling looks at first: a pod is not judged before every node was seen.
 const SCHEDULER_READS: [Resource; 3] =
@@ -96,13 +99,24 @@ pub struct ControllerOptions {
     pub kubeconfig: PathBuf,
     /// PEM of the authority of the API server's certificate, published in every namespace.
     pub root_ca: PathBuf,
+    /// Certificate and key of the authority that signs certificate requests; without them nobody signs here.
+    pub signing: Option<(PathBuf, PathBuf)>,
+    /// Signs the tokens of service accounts that Secrets ask for.
+    pub service_account_key: Option<PathBuf>,
     pub credentials: Credentials,
     pub election: LeaderElection,
 }
 
 /// Runs every controller until a signal.
 pub async fn controllers(options: &ControllerOptions, tell: impl Fn(&str)) -> Result<(), StandaloneError> {
-    let settings = Settings { root_ca: read(&options.root_ca)? };
+    let authority = match &options.signing {
+        Some((certificate, key)) => Some(KeyPairPem { certificate: read(certificate)?, key: read(key)? }),
+        None => None,
+    };
+    let tokens = options.service_account_key.as_ref().map(|path| read(path)).transpose()?;
+    let settings =
+        Settings { root_ca: read(&options.root_ca)?, can_sign: authority.is_some(), can_make_tokens: tokens.is_some() };
+    let signer: Option<Arc<dyn Signer>> = Some(Arc::new(Authority { certificates: authority, tokens }));
     let scope = Scope::root();
     let remote = Remote::open(&scope, &options.kubeconfig)?;
     let clients: Clients = match options.credentials {
@@ -114,7 +128,11 @@ pub async fn controllers(options: &ControllerOptions, tell: impl Fn(&str)) -> Re
             let accounts = Accounts::new(&scope.child("accounts"), &remote.kubeconfig, remote.client.clone());
             let accounts =
                 accounts.map_err(|source| StandaloneError::Access { path: options.kubeconfig.clone(), source })?;
-            Arc::new(move |name| accounts.client(name))
+            let own = remote.client.clone();
+            Arc::new(move |name| match name {
+                COMPONENT_IDENTITY => own.clone(),
+                name => accounts.client(name),
+            })
         }
     };
     let gate = Gate::new(options.election, "kube-controller-manager", &options.kubeconfig)?;
@@ -122,7 +140,8 @@ pub async fn controllers(options: &ControllerOptions, tell: impl Fn(&str)) -> Re
         let controllers = coracle_controllers::all(&settings);
         tell(&format!("✓ {} controllers", controllers.len()));
         let scope = scope.child("controller-manager");
-        coracle_controld::run_controllers(&scope, remote.view.clone(), clients, controllers);
+        let driver = Driver { scope, view: remote.view.clone(), clients, clock: Clock::system(), signer };
+        driver.start(controllers);
     })
     .await
 }

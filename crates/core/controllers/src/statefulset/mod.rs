@@ -17,7 +17,7 @@ use crate::history::{Collision, History, Owner, REVISIONS};
 use crate::pods::{self, PODS};
 use crate::selector::Selector;
 use crate::shape::{Item, controller_key, remove};
-use claims::CLAIMS;
+pub use claims::CLAIMS;
 use identity::{REVISION_LABEL, ordinal_of, parent_of};
 
 pub const STATEFUL_SETS: Resource = Resource::new("apps", "statefulsets");

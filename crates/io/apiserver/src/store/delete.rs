@@ -105,7 +105,8 @@ pub async fn delete(server: &Arc<Server>, call: &Call, target: &Target, wish: &W
     Err(Status::modified(&target.resource(), &target.name))
 }
 
-fn check_preconditions(target: &Target, wish: &Wish, current: &Object) -> Result<(), Status> {
+/// Refuses where the wish is about another object, or about another version of it.
+pub fn check_preconditions(target: &Target, wish: &Wish, current: &Object) -> Result<(), Status> {
     let (uid, version) = (&current.meta.uid, current.revision.to_string());
     let why = if !wish.uid.is_empty() && wish.uid != *uid {
         format!(

@@ -1,0 +1,145 @@
+//! Whether a node takes a pod that it has never seen: the scheduler may not have been asked, or may have known less.
+//! Source: Kubernetes `pkg/kubelet/lifecycle/predicate.go`.
+
+use std::collections::BTreeMap;
+
+use coracle_meta::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+/// Why a pod is not taken. It then ends as failed, with this in its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// `others` are the pods that the node has taken and that have not ended, `allocatable` is the node's.
+pub fn reject(pod: &Pod, others: &[impl AsRef<Pod>], allocatable: &BTreeMap<String, String>) -> Option<Rejection> {
+    out_of_pods(others.len(), allocatable)
+        .or_else(|| out_of_resources(pod, others, allocatable))
+        .or_else(|| taken_ports(pod, others))
+}
+
+fn rejection(reason: &'static str, message: &str) -> Rejection {
+    Rejection { reason, message: format!("Pod was rejected: {message}") }
+}
+
+fn amount(text: Option<&str>) -> i128 {
+    text.and_then(|text| text.parse::<Quantity>().ok()).map_or(0, |quantity| quantity.nanos())
+}
+
+fn out_of_pods(others: usize, allocatable: &BTreeMap<String, String>) -> Option<Rejection> {
+    let bound = allocatable.get("pods")?.parse::<usize>().ok()?;
+    let message = format!("Node didn't have enough resource: pods, requested: 1, used: {others}, capacity: {bound}");
+    (others >= bound).then(|| rejection("OutOfpods", &message))
+}
+
+/// Resources by name, the reason to give, and the unit in which amounts are told, in billionths.
+const RESOURCES: [(&str, &str, i128); 3] = [
+    ("cpu", "OutOfcpu", 1_000_000),
+    ("memory", "OutOfmemory", 1_000_000_000),
+    ("ephemeral-storage", "OutOfephemeral-storage", 1_000_000_000),
+];
+
+fn out_of_resources(
+    pod: &Pod,
+    others: &[impl AsRef<Pod>],
+    allocatable: &BTreeMap<String, String>,
+) -> Option<Rejection> {
+    for (name, reason, unit) in RESOURCES {
+        let (wanted, bound) = (request(pod, name), amount(allocatable.get(name).map(String::as_str)));
+        if wanted == 0 {
+            continue;
+        }
+        let used: i128 = others.iter().map(|other| request(other.as_ref(), name)).sum();
+        if used + wanted > bound {
+            let [wanted, used, bound] = [wanted, used, bound].map(|nanos| nanos / unit);
+            let message = format!(
+                "Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {bound}"
+            );
+            return Some(rejection(reason, &message));
+        }
+    }
+    None
+}
+
+/// The most a pod asks for at any moment.
+fn request(pod: &Pod, resource: &str) -> i128 {
+    let Some(spec) = &pod.spec else { return 0 };
+    let own = |container: &Container| {
+        let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        amount(requests.and_then(|requests| requests.get(resource)).map(|quantity| quantity.0.as_str()))
+    };
+    let (mut sidecars, mut initial) = (0, 0);
+    for container in spec.init_containers.iter().flatten() {
+        if container.restart_policy.as_deref() == Some("Always") {
+            sidecars += own(container);
+            initial = initial.max(sidecars);
+        } else {
+            initial = initial.max(sidecars + own(container));
+        }
+    }
+    let running: i128 = spec.containers.iter().map(own).sum();
+    let overhead = spec.overhead.as_ref().and_then(|overhead| overhead.get(resource));
+    initial.max(running + sidecars) + amount(overhead.map(|quantity| quantity.0.as_str()))
+}
+
+/// Protocol, address and number of each port that a pod takes on the node.
+fn host_ports(pod: &Pod) -> Vec<(&str, &str, i32)> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let sidecars = spec.init_containers.iter().flatten();
+    let containers = spec.containers.iter().chain(sidecars.filter(|one| one.restart_policy.is_some()));
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let taken = ports.filter_map(|port| {
+        let address = port.host_ip.as_deref().filter(|address| !address.is_empty()).unwrap_or("0.0.0.0");
+        Some((port.protocol.as_deref().unwrap_or("TCP"), address, port.host_port.filter(|number| *number > 0)?))
+    });
+    taken.collect()
+}
+
+fn taken_ports(pod: &Pod, others: &[impl AsRef<Pod>]) -> Option<Rejection> {
+    let wanted = host_ports(pod);
+    let clashes = |a: &(&str, &str, i32), b: &(&str, &str, i32)| {
+        a.0 == b.0 && a.2 == b.2 && (a.1 == b.1 || a.1 == "0.0.0.0" || b.1 == "0.0.0.0")
+    };
+    let clash = others
+        .iter()
+        .any(|other| host_ports(other.as_ref()).iter().any(|taken| wanted.iter().any(|wanted| clashes(wanted, taken))));
+    let why = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+    clash.then(|| rejection("NodePorts", why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    fn pod(container: serde_json::Value) -> Arc<Pod> {
+        Arc::new(serde_json::from_value(json!({"metadata": {}, "spec": {"containers": [container]}})).unwrap())
+    }
+
+    #[test]
+    fn a_pod_is_rejected_for_what_others_have() {
+        let allocatable = BTreeMap::from(
+            [("cpu", "1"), ("memory", "1Gi"), ("pods", "2")].map(|(name, amount)| (name.to_owned(), amount.to_owned())),
+        );
+        let port = |address: &str, number| {
+            pod(json!({"name": "c", "ports": [{"containerPort": 1, "hostPort": number, "hostIP": address}]}))
+        };
+        let asks = |cpu: &str| pod(json!({"name": "c", "resources": {"requests": {"cpu": cpu}}}));
+        let cases = [
+            (port("", 80), vec![port("", 80)], "NodePorts"),
+            (port("10.0.0.1", 80), vec![port("", 80)], "NodePorts"),
+            (port("10.0.0.1", 80), vec![port("10.0.0.2", 80)], ""),
+            (port("", 80), vec![port("", 81)], ""),
+            (asks("600m"), vec![asks("500m")], "OutOfcpu"),
+            (asks("500m"), vec![asks("500m")], ""),
+            (asks("0"), vec![asks("0"), asks("0")], "OutOfpods"),
+        ];
+        for (new, others, expected) in cases {
+            let found = reject(&new, &others, &allocatable).map_or("", |rejection| rejection.reason);
+            assert_eq!(found, expected, "{new:?}");
+        }
+    }
+}

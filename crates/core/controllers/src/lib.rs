@@ -11,6 +11,7 @@ mod service;
 mod shape;
 mod tolerations;
 
+pub mod attach_detach;
 pub mod bootstrap_signer;
 pub mod cluster_role_aggregation;
 pub mod cronjob;
@@ -19,6 +20,7 @@ pub mod csr_cleaner;
 pub mod csr_signing;
 pub mod daemonset;
 pub mod deployment;
+pub mod device_taint_eviction;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
@@ -26,7 +28,9 @@ pub mod endpointslice_mirroring;
 pub mod ephemeral_volume;
 pub mod expander;
 pub mod garbage;
+pub mod hpa;
 pub mod job;
+pub mod legacy_token_cleaner;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod pod_garbage;
@@ -92,6 +96,10 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(vac_protection::VacProtection),
         Box::new(service_cidr::ServiceCidr),
         Box::new(expander::Expander),
+        Box::new(attach_detach::AttachDetach),
+        Box::new(device_taint_eviction::DeviceTaintEviction),
+        Box::new(legacy_token_cleaner::LegacyTokenCleaner),
+        Box::<hpa::HorizontalPodAutoscaler>::default(),
         Box::new(resource_claim::ResourceClaim),
         Box::new(bootstrap_signer::BootstrapSigner),
         Box::new(token_cleaner::TokenCleaner),
@@ -105,4 +113,21 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         all.push(Box::new(serviceaccount_token::ServiceAccountToken { root_ca: settings.root_ca.clone() }));
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_controller_has_a_name_of_its_own_that_operators_can_look_up() {
+        let settings = Settings { can_sign: true, can_make_tokens: true, ..Settings::default() };
+        let documented = include_str!("../../../../docs/controllers.md");
+        let all = all(&settings);
+        let names: BTreeSet<&str> = all.iter().map(|controller| controller.name()).collect();
+        assert_eq!(names.len(), all.len());
+        let missing: Vec<_> = names.iter().filter(|name| !documented.contains(&format!("`{name}`"))).collect();
+        assert!(missing.is_empty(), "not in docs/controllers.md: {missing:?}");
+    }
 }

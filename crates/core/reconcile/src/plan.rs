@@ -92,6 +92,8 @@ pub enum EventKind {
 pub enum Ask {
     /// Read an object from the store itself, past every cache. The answer is the object, or null when there is none.
     Read { resource: Resource, namespace: String, name: String },
+    /// Read the scale of an object. The answer is the `autoscaling/v1 Scale`, or null where there is no such object.
+    Scale { resource: Resource, namespace: String, name: String },
     /// Read a collection from the store itself. `namespace` is empty for all; `selector` is by labels.
     List { resource: Resource, namespace: String, selector: String },
     /// The resources that discovery offers now.

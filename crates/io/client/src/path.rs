@@ -44,6 +44,7 @@ impl From<&Resource> for ResourceRef {
     fn from(resource: &Resource) -> ResourceRef {
         let version = match resource.group.as_ref() {
             "autoscaling" => "v2",
+            "metrics.k8s.io" => "v1beta1",
             "internal.apiserver.k8s.io" => "v1alpha1",
             _ => "v1",
         };

@@ -58,6 +58,7 @@ impl Driver {
                 client: (self.clients)(controller.identity()),
                 view: Arc::new(Informed { view: self.view.clone(), catalog: catalog.clone() }),
                 signer: self.signer.clone(),
+                updates: Arc::default(),
             };
             let worker = Worker {
                 means,

@@ -1,5 +1,6 @@
 //! Carrying a plan out: writes in order, runs of creations and deletions in growing batches, then events and asks.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use coracle_client::verbs::Preconditions;
@@ -7,6 +8,7 @@ use coracle_client::{Client, ClientError, DeleteOptions, ListOptions, ObjectPath
 use coracle_meta::{Resource, Status};
 use coracle_reconcile::{Answer, Ask, Outcome, Plan, Propagation, SigningOrder, View, Write};
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::catalog::{Catalog, Informed};
@@ -41,6 +43,8 @@ pub struct Means {
     pub client: Client,
     pub view: Arc<Informed>,
     pub signer: Option<Arc<dyn Signer>>,
+    /// Resources, with their subresource, that the client may update and not patch.
+    pub updates: Arc<Mutex<BTreeSet<(Resource, String)>>>,
 }
 
 /// What carrying out came to.
@@ -104,8 +108,8 @@ async fn send(means: &Means, write: &Write) -> Result<Written, ClientError> {
         Write::Patch { resource, namespace, name, subresource, uid, resource_version, patch } => {
             let path = ObjectPath::new(catalog.version(resource), namespace, name);
             let path = path.subresource(subresource.unwrap_or_default());
-            let patch = Patch::Merge(guarded(patch, uid, resource_version.as_deref()));
-            (resource, namespace, Some(name), change(client, &means.view, &path, &patch).await?)
+            let patch = guarded(patch, uid, resource_version.as_deref());
+            (resource, namespace, Some(name), change(means, &path, &patch).await?)
         }
         Write::Replace { resource, namespace, name, subresource, object } => {
             let path = ObjectPath::new(catalog.version(resource), namespace, name).subresource(*subresource);
@@ -134,23 +138,52 @@ async fn send(means: &Means, write: &Write) -> Result<Written, ClientError> {
 }
 
 /// Patches, or where the caller may only update, as upstream's roles have it for many controllers, merges into the
-/// object as the view shows it and replaces it. The version seen guards the replacement.
-async fn change(client: &Client, view: &Informed, path: &ObjectPath, patch: &Patch) -> Result<Value, ClientError> {
-    let options = WriteOptions::default();
-    let forbidden = match client.patch(path, patch, &options).await {
-        Err(ClientError::Status(status)) if status.code == 403 => status,
-        other => return other,
+/// object as the view shows it and replaces it. The version seen guards the replacement. Which of the two works is
+/// remembered, so that it is found out once.
+async fn change(means: &Means, path: &ObjectPath, patch: &Value) -> Result<Value, ClientError> {
+    let what = (path.resource.resource.clone(), path.subresource.to_string());
+    let updates = means.updates.lock().contains(&what);
+    if !updates {
+        match means.client.patch(path, &Patch::Merge(patch.clone()), &WriteOptions::default()).await {
+            Err(ClientError::Status(status)) if status.code == 403 => {
+                return match update(means, path, patch).await {
+                    Some(Ok(object)) => {
+                        means.updates.lock().insert(what);
+                        Ok(object)
+                    }
+                    Some(Err(error)) => Err(error),
+                    None => Err(status.into()),
+                };
+            }
+            other => return other,
+        }
+    }
+    let updated = update(means, path, patch).await;
+    if matches!(&updated, Some(Err(ClientError::Status(status))) if status.code == 403) {
+        means.updates.lock().remove(&what);
+    }
+    updated.unwrap_or_else(|| Err(Status::not_found(&path.resource.resource, &path.name).into()))
+}
+
+/// `None` where the view does not show the object.
+async fn update(means: &Means, path: &ObjectPath, patch: &Value) -> Option<Result<Value, ClientError>> {
+    let object = match path.subresource.as_ref() {
+        // Another object than the one whose scale it is.
+        "scale" => means.client.get(path).await,
+        _ => Ok(seen(&means.view, path)?),
     };
-    let Patch::Merge(patch) = patch else { return Err(forbidden.into()) };
-    let Some(mut object) = seen(view, path) else { return Err(forbidden.into()) };
+    let mut object = match object {
+        Ok(object) => object,
+        Err(error) => return Some(Err(error)),
+    };
     for member in ["uid", "resourceVersion"] {
         let wanted = &patch["metadata"][member];
         if !wanted.is_null() && *wanted != object["metadata"][member] {
-            return Err(Status::modified(&path.resource.resource, &path.name).into());
+            return Some(Err(Status::modified(&path.resource.resource, &path.name).into()));
         }
     }
     merge(&mut object, patch);
-    client.replace(path, &object, &options).await
+    Some(means.client.replace(path, &object, &WriteOptions::default()).await)
 }
 
 /// The object with its resource version: controllers may list and watch what they may not get.
@@ -240,6 +273,14 @@ async fn answer(means: &Means, ask: &Ask) -> Answer {
     let (client, catalog) = (&means.client, means.view.catalog.as_ref());
     let answered = match ask {
         Ask::Read { resource, namespace, name } => read(client, catalog, resource, namespace, name).await,
+        Ask::Scale { resource, namespace, name } => {
+            let path = ObjectPath::new(catalog.version(resource), namespace, name).subresource("scale");
+            match client.get(&path).await {
+                Ok(scale) => Ok(Answer::Object(Some(scale))),
+                Err(ClientError::Status(Status { code: 404, .. })) => Ok(Answer::Object(None)),
+                Err(error) => Err(error),
+            }
+        }
         Ask::List { resource, namespace, selector } => {
             let options = ListOptions { label_selector: selector.clone(), ..ListOptions::default() };
             let list = client.list(&catalog.version(resource), namespace, &options).await;

@@ -8,7 +8,7 @@ mod matching;
 mod tests;
 mod volumes;
 
-pub use matching::is_larger;
+pub use matching::{is_larger, quantity};
 
 use coracle_meta::{Object, Resource};
 use coracle_reconcile::{Controller, EventKind, Key, Outcome, Plan, View, Watch, Write};

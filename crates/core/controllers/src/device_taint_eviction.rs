@@ -1,0 +1,157 @@
+//! Pods leave when a device they hold gets a NoExecute taint that their claims do not tolerate. Taints are read from
+//! ResourceSlices; those of DeviceTaintRules are behind the gate `DeviceTaintRules`, off by default.
+
+use std::time::Duration;
+
+use coracle_meta::{Object, Resource};
+use coracle_reconcile::{Controller, EventKind, Key, Outcome, Plan, View, Watch};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use crate::pods::{PODS, phase};
+use crate::shape::{Item, rfc3339, set_condition, status_of, time};
+use crate::tolerations::tolerates;
+
+const CLAIMS: Resource = Resource::new("resource.k8s.io", "resourceclaims");
+const SLICES: Resource = Resource::new("resource.k8s.io", "resourceslices");
+
+pub struct DeviceTaintEviction;
+
+impl Controller for DeviceTaintEviction {
+    fn name(&self) -> &'static str {
+        "device-taint-eviction-controller"
+    }
+
+    fn component(&self) -> &'static str {
+        "device-taint-eviction"
+    }
+
+    fn identity(&self) -> &'static str {
+        "device-taint-eviction-controller"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![
+            Watch { resource: PODS, keys: |_, pod| if uses_claims(pod) { vec![Key::of(pod)] } else { Vec::new() } },
+            Watch { resource: CLAIMS, keys: |_, claim| users(claim) },
+            Watch {
+                resource: SLICES,
+                keys: |view, _| view.list(&CLAIMS, None).iter().flat_map(|claim| users(claim)).collect(),
+            },
+        ]
+    }
+
+    fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, now: Timestamp) -> Plan {
+        let pod = Item::get(view, &PODS, key).filter(|pod| !pod.meta().is_deleting());
+        let Some(pod) = pod.filter(|pod| !matches!(phase(pod), "Succeeded" | "Failed")) else {
+            return Plan::default();
+        };
+        let claims = claim_names(&pod).into_iter().filter_map(|name| {
+            Item::get(view, &CLAIMS, &Key::new(pod.namespace(), name)).filter(|claim| is_reserved(claim, &pod))
+        });
+        let ends = claims.filter_map(|claim| end(view, &claim, now));
+        match ends.min() {
+            None => Plan::default(),
+            Some(end) if end <= now => evict(&pod, now),
+            Some(end) => Plan::wake(Duration::try_from(end.duration_since(now)).unwrap_or_default()),
+        }
+    }
+}
+
+fn uses_claims(pod: &Object) -> bool {
+    pod.decode::<Value>().is_ok_and(|pod| pod["spec"]["resourceClaims"].as_array().is_some_and(|all| !all.is_empty()))
+}
+
+fn users(claim: &Object) -> Vec<Key> {
+    let Ok(tree) = claim.decode::<Value>() else { return Vec::new() };
+    let reserved = tree["status"]["reservedFor"].as_array().into_iter().flatten();
+    let pods = reserved.filter(|user| user["resource"] == "pods").filter_map(|user| user["name"].as_str());
+    pods.map(|name| Key::new(claim.meta.namespace.clone(), name)).collect()
+}
+
+fn claim_names(pod: &Item) -> Vec<String> {
+    let direct = pod.list("/spec/resourceClaims").iter();
+    let made = pod.list("/status/resourceClaimStatuses").iter();
+    direct.chain(made).filter_map(|entry| Some(entry["resourceClaimName"].as_str()?.to_owned())).collect()
+}
+
+fn is_reserved(claim: &Item, pod: &Item) -> bool {
+    claim.list("/status/reservedFor").iter().any(|user| user["uid"] == pod.uid())
+}
+
+/// When the devices of a claim drive its pods away, if they do.
+fn end(view: &dyn View, claim: &Item, now: Timestamp) -> Option<Timestamp> {
+    let slices = Item::all(view.list(&SLICES, None));
+    let results = claim.list("/status/allocation/devices/results");
+    let ends = results.iter().flat_map(|result| {
+        let tolerations = result["tolerations"].as_array().cloned().unwrap_or_default();
+        taints(&slices, result).into_iter().filter_map(move |taint| patience(&tolerations, &taint, now))
+    });
+    ends.min()
+}
+
+/// The NoExecute taints of an allocated device.
+fn taints(slices: &[Item], result: &Value) -> Vec<Value> {
+    let of_pool = slices.iter().filter(|slice| {
+        *slice.at("/spec/driver") == result["driver"] && *slice.at("/spec/pool/name") == result["pool"]
+    });
+    let newest = of_pool.clone().map(|slice| slice.int("/spec/pool/generation")).max();
+    let current = of_pool.filter(|slice| Some(slice.int("/spec/pool/generation")) == newest);
+    let devices = current.flat_map(|slice| slice.list("/spec/devices"));
+    let own = devices.filter(|device| device["name"] == result["device"]);
+    let taints = own.flat_map(|device| device["taints"].as_array().cloned().unwrap_or_default());
+    taints.filter(|taint| taint["effect"] == "NoExecute").collect()
+}
+
+/// Until when a taint is borne; `None` for ever.
+fn patience(tolerations: &[Value], taint: &Value, now: Timestamp) -> Option<Timestamp> {
+    let since = time(&taint["timeAdded"]).unwrap_or(now);
+    let used: Vec<&Value> = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).collect();
+    if used.is_empty() {
+        return Some(since);
+    }
+    let seconds = used.iter().filter_map(|toleration| toleration["tolerationSeconds"].as_i64());
+    seconds.min().map(|seconds| since + SignedDuration::from_secs(seconds.max(0)))
+}
+
+fn evict(pod: &Item, now: Timestamp) -> Plan {
+    let mut status = status_of(pod);
+    let condition = json!({"type": "DisruptionTarget", "status": "True", "lastTransitionTime": rfc3339(now),
+        "reason": "DeletionByDeviceTaintManager", "message": "Device Taint manager: deleting due to NoExecute taint"});
+    set_condition(&mut status, condition);
+    let mut writes: Vec<_> = pod.status_write(&PODS, &status).into_iter().collect();
+    let mut note = pod.note(EventKind::Normal, "DeviceTaintManagerEviction", "Marking for deletion");
+    note.of_write = Some(writes.len());
+    writes.push(pod.delete(&PODS));
+    Plan { writes, events: vec![note], ..Plan::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_testkit::FakeView;
+
+    #[test]
+    fn a_tainted_device_drives_its_pod_away_when_patience_ends() {
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let toleration = json!({"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60});
+        for (tolerations, seconds) in [(json!([]), 0), (json!([toleration]), 60)] {
+            let pod = json!({"metadata": {"name": "p", "namespace": "n"},
+                "spec": {"resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}]}});
+            let claim = json!({"metadata": {"name": "c", "namespace": "n"}, "status": {
+                "reservedFor": [{"resource": "pods", "name": "p", "uid": "p-uid"}], "allocation": {"devices": {"results": [
+                    {"driver": "d", "pool": "a", "device": "gpu-0", "tolerations": tolerations}]}}}});
+            let slice = json!({"metadata": {"name": "s"}, "spec": {"driver": "d", "pool": {"name": "a", "generation": 1},
+                "devices": [{"name": "gpu-0", "taints": [
+                    {"key": "k", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}]}]}});
+            let view = FakeView::new().with(PODS, pod).with(CLAIMS, claim).with(SLICES, slice);
+            let at = |seconds| start + SignedDuration::from_secs(seconds);
+            let key = Key::new("n", "p");
+            if seconds > 0 {
+                assert!(view.settle(&DeviceTaintEviction, &key, at(seconds - 1)).is_empty());
+            }
+            view.settle(&DeviceTaintEviction, &key, at(seconds));
+            assert!(view.names(&PODS).is_empty());
+        }
+    }
+}

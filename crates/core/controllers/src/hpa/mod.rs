@@ -1,0 +1,336 @@
+//! HorizontalPodAutoscalers: as many replicas as what pods use asks for, within bounds and no faster than allowed.
+//! Resource and container metrics come from `metrics.k8s.io`. What pods, objects and others tell of themselves comes
+//! from APIs that only aggregated servers serve: such a metric is told as not to be had.
+
+mod limits;
+mod replicas;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use coracle_meta::Resource;
+use coracle_reconcile::{Answer, Ask, Controller, EventKind, Key, Outcome, Plan, View, Watch, Write};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use crate::pods::PODS;
+use crate::shape::{Item, rfc3339, set_condition, status_of};
+use limits::History;
+
+pub const SCALERS: Resource = Resource::new("autoscaling", "horizontalpodautoscalers");
+/// Upstream's `--horizontal-pod-autoscaler-sync-period`.
+const PERIOD: SignedDuration = SignedDuration::from_secs(15);
+
+/// Remembers recommendations and scalings, which bound those to come, for as long as the controller runs.
+#[derive(Default)]
+pub struct HorizontalPodAutoscaler {
+    memories: Mutex<BTreeMap<Key, Memory>>,
+}
+
+#[derive(Clone, Default)]
+struct Memory {
+    history: History,
+    /// When, and for which generation, replicas were last decided.
+    decided: Option<(Timestamp, i64)>,
+}
+
+impl Controller for HorizontalPodAutoscaler {
+    fn name(&self) -> &'static str {
+        "horizontal-pod-autoscaler-controller"
+    }
+
+    fn component(&self) -> &'static str {
+        "horizontal-pod-autoscaler"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![Watch { resource: SCALERS, keys: |_, scaler| vec![Key::of(scaler)] }]
+    }
+
+    fn reads(&self) -> Vec<Resource> {
+        vec![PODS]
+    }
+
+    fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, now: Timestamp) -> Plan {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(scaler) = Item::get(view, &SCALERS, key) else {
+            memories.remove(key);
+            return Plan::default();
+        };
+        let memory = memories.entry(key.clone()).or_default();
+        // Its own writes wake it, and decide nothing anew before the time.
+        if let Some((at, generation)) = memory.decided
+            && last.asked.is_empty()
+            && generation == scaler.meta().generation
+            && now < at + PERIOD
+        {
+            return Plan::wake(Duration::try_from((at + PERIOD).duration_since(now)).unwrap_or_default());
+        }
+        let mut decision = Decision { status: status_of(&scaler), scaler, last, now, memory, plan: Plan::default() };
+        decision.decide(view);
+        let mut plan = decision.plan;
+        if plan.asks.is_empty() {
+            plan.wake_by(Duration::try_from(PERIOD).unwrap_or_default());
+        }
+        plan
+    }
+}
+
+struct Decision<'a> {
+    scaler: Item,
+    status: Value,
+    last: &'a Outcome,
+    now: Timestamp,
+    memory: &'a mut Memory,
+    plan: Plan,
+}
+
+/// What is scaled, as its scale subresource tells.
+struct Target {
+    resource: Resource,
+    replicas: i64,
+    /// As text, `app=web`.
+    selector: String,
+}
+
+impl Decision<'_> {
+    fn decide(&mut self, view: &dyn View) {
+        let asks = self.questions(view);
+        let Some((scale, others)) = asks.split_first() else {
+            let target = self.scaler.at("/spec/scaleTargetRef").clone();
+            let text = |key: &str| target[key].as_str().unwrap_or_default().to_owned();
+            let why = format!("no matches for kind \"{}\" in group \"{}\"", text("kind"), text("apiVersion"));
+            return self.no_scale(&why);
+        };
+        let target = match self.last.answer(scale) {
+            None => return self.plan.asks = vec![scale.clone()],
+            Some(Answer::Object(Some(found))) => target(scale, found),
+            Some(Answer::Failed(status)) => return self.no_scale(&status.message.clone()),
+            Some(_) => {
+                let Ask::Scale { resource, name, .. } = scale else { return };
+                return self.no_scale(&format!("{resource} \"{name}\" not found"));
+            }
+        };
+        if !others.is_empty() && others.iter().any(|ask| self.last.answer(&with_selector(ask, &target)).is_none()) {
+            self.plan.asks =
+                std::iter::once(scale.clone()).chain(others.iter().map(|ask| with_selector(ask, &target))).collect();
+            return;
+        }
+        self.memory.decided = Some((self.now, self.scaler.meta().generation));
+        self.condition(
+            "AbleToScale",
+            "True",
+            "SucceededGetScale",
+            "the HPA controller was able to get the target's current scale",
+        );
+        self.scale(view, &target);
+    }
+
+    /// The scale first, then the metrics of its pods where one is about them.
+    fn questions(&self, view: &dyn View) -> Vec<Ask> {
+        let reference = self.scaler.at("/spec/scaleTargetRef");
+        let Some(resource) = resource_of(view, reference) else { return Vec::new() };
+        let namespace = self.scaler.namespace().to_owned();
+        let name = reference["name"].as_str().unwrap_or_default().to_owned();
+        let mut asks = vec![Ask::Scale { resource, namespace: namespace.clone(), name }];
+        let of_pods = |metric: &Value| matches!(metric["type"].as_str(), Some("Resource" | "ContainerResource"));
+        if self.scaler.list("/spec/metrics").iter().any(of_pods) {
+            let resource = usage::METRICS;
+            asks.push(Ask::List { resource, namespace, selector: String::new() });
+        }
+        asks
+    }
+
+    fn no_scale(&mut self, why: &str) {
+        self.memory.decided = Some((self.now, self.scaler.meta().generation));
+        let message = format!("the HPA controller was unable to get the target's current scale: {why}");
+        self.condition("AbleToScale", "False", "FailedGetScale", &message);
+        self.plan.events.push(self.scaler.note(EventKind::Warning, "FailedGetScale", why));
+        self.write_status();
+    }
+
+    fn condition(&mut self, kind: &str, status: &str, reason: &str, message: &str) {
+        let new = json!({"type": kind, "status": status, "lastTransitionTime": rfc3339(self.now),
+            "reason": reason, "message": message});
+        set_condition(&mut self.status, new);
+    }
+
+    fn least(&self) -> i64 {
+        self.scaler.at("/spec/minReplicas").as_i64().unwrap_or(1)
+    }
+
+    fn most(&self) -> i64 {
+        self.scaler.int("/spec/maxReplicas")
+    }
+
+    fn scale(&mut self, view: &dyn View, target: &Target) {
+        let current = target.replicas;
+        let (desired, reason) = if current == 0 && self.least() != 0 {
+            let why = "scaling is disabled since the replica count of the target is zero";
+            self.condition("ScalingActive", "False", "ScalingDisabled", why);
+            (0, String::new())
+        } else if current > self.most() {
+            (self.most(), "Current number of replicas above Spec.MaxReplicas".to_owned())
+        } else if current < self.least() {
+            (self.least(), "Current number of replicas below Spec.MinReplicas".to_owned())
+        } else {
+            match self.by_metrics(view, target) {
+                Some(decided) => decided,
+                None => {
+                    self.status["currentReplicas"] = json!(current);
+                    return self.write_status();
+                }
+            }
+        };
+        self.status["currentReplicas"] = json!(current);
+        self.status["desiredReplicas"] = json!(desired);
+        if desired != current {
+            self.resize(target, desired, &reason);
+        }
+        self.write_status();
+    }
+
+    /// The most that any metric asks for, made even and bounded; `None` where nothing can be said.
+    fn by_metrics(&mut self, view: &dyn View, target: &Target) -> Option<(i64, String)> {
+        let metrics = self.last.asked.iter().zip(&self.last.answers).find_map(|(ask, answer)| match ask {
+            Ask::List { .. } => Some(answer.clone()),
+            _ => None,
+        });
+        let pods = usage::select(view, self.scaler.namespace(), &target.selector);
+        let tolerance = self.tolerance();
+        let mut proposals = Vec::new();
+        let mut failures: Vec<(String, String)> = Vec::new();
+        let mut told = Vec::new();
+        for metric in self.scaler.list("/spec/metrics") {
+            let look = usage::Look { pods: &pods, answer: metrics.as_ref(), now: self.now };
+            match replicas::propose(metric, &look, target.replicas, tolerance) {
+                Ok(proposal) => {
+                    told.push(proposal.status.clone());
+                    proposals.push(proposal);
+                }
+                Err(failure) => failures.push(failure),
+            }
+        }
+        let best = proposals.into_iter().max_by_key(|proposal| proposal.replicas);
+        let count = self.scaler.list("/spec/metrics").len();
+        // With a metric unknown, nothing is scaled down.
+        let certain = best.filter(|best| failures.is_empty() || best.replicas >= target.replicas);
+        let Some(best) = certain else {
+            let (reason, why) = failures.first().cloned().unwrap_or_default();
+            return self.no_metrics(&reason, &why, (failures.len(), count));
+        };
+        let message = format!("the HPA was able to successfully calculate a replica count from {}", best.name);
+        self.condition("ScalingActive", "True", "ValidMetricFound", &message);
+        self.status["currentMetrics"] = json!(told);
+        let desired = self.normalize(target.replicas, best.replicas);
+        let reason = match best.replicas > target.replicas {
+            true => format!("{} above target", best.name),
+            false => "All metrics below target".to_owned(),
+        };
+        Some((desired, reason))
+    }
+
+    fn no_metrics(&mut self, reason: &str, why: &str, (failed, all): (usize, usize)) -> Option<(i64, String)> {
+        let message = format!("the HPA was unable to compute the replica count: {why}");
+        self.condition("ScalingActive", "False", reason, &message);
+        let event = EVENTS.into_iter().find(|known| *known == reason).unwrap_or("FailedGetMetrics");
+        self.plan.events.push(self.scaler.note(EventKind::Warning, event, why));
+        let message = format!("invalid metrics ({failed} invalid out of {all}), first error is: {why}");
+        self.plan.events.push(self.scaler.note(EventKind::Warning, "FailedComputeMetricsReplicas", message));
+        None
+    }
+
+    fn tolerance(&self) -> (f64, f64) {
+        let of = |direction: &str| {
+            let text = self.scaler.text(&format!("/spec/behavior/{direction}/tolerance")).to_owned();
+            let quantity = text.parse::<coracle_meta::quantity::Quantity>().ok();
+            quantity.map_or(0.1, |quantity| quantity.nanos() as f64 / 1e9)
+        };
+        (of("scaleDown"), of("scaleUp"))
+    }
+
+    fn normalize(&mut self, current: i64, wanted: i64) -> i64 {
+        let bounds = limits::Bounds { current, least: self.least(), most: self.most(), now: self.now };
+        let behavior = self.scaler.at("/spec/behavior").clone();
+        let found = self.memory.history.normalize(&behavior, &bounds, wanted);
+        let (reason, message) = found.able;
+        self.condition("AbleToScale", "True", reason, message);
+        let (limited, reason, message) = found.limited;
+        self.condition("ScalingLimited", if limited { "True" } else { "False" }, reason, message);
+        found.replicas
+    }
+
+    fn resize(&mut self, target: &Target, desired: i64, reason: &str) {
+        if let Some(error) = &self.last.error {
+            let message = format!("New size: {desired}; reason: {reason}; error: {}", error.message);
+            self.plan.events.push(self.scaler.note(EventKind::Warning, "FailedRescale", message));
+        }
+        let name = self.scaler.text("/spec/scaleTargetRef/name").to_owned();
+        let mut note =
+            self.scaler.note(EventKind::Normal, "SuccessfulRescale", format!("New size: {desired}; reason: {reason}"));
+        note.of_write = Some(self.plan.writes.len());
+        self.plan.events.push(note);
+        self.plan.writes.push(Write::Patch {
+            resource: target.resource.clone(),
+            namespace: self.scaler.namespace().to_owned(),
+            name,
+            subresource: Some("scale"),
+            uid: String::new(),
+            resource_version: None,
+            patch: json!({"spec": {"replicas": desired}}),
+        });
+        self.memory.history.scaled(target.replicas, desired, self.now);
+        let message = format!("the HPA controller was able to update the target scale to {desired}");
+        self.condition("AbleToScale", "True", "SucceededRescale", &message);
+        self.status["lastScaleTime"] = json!(rfc3339(self.now));
+    }
+
+    fn write_status(&mut self) {
+        self.status["observedGeneration"] = json!(self.scaler.meta().generation);
+        if self.status["desiredReplicas"].is_null() {
+            self.status["desiredReplicas"] = json!(0);
+        }
+        let status = std::mem::take(&mut self.status);
+        self.plan.writes.extend(self.scaler.status_write(&SCALERS, &status));
+    }
+}
+
+/// The reasons why a metric is not to be had.
+const EVENTS: [&str; 5] = [
+    "FailedGetResourceMetric",
+    "FailedGetContainerResourceMetric",
+    "FailedGetPodsMetric",
+    "FailedGetObjectMetric",
+    "FailedGetExternalMetric",
+];
+
+fn resource_of(view: &dyn View, reference: &Value) -> Option<Resource> {
+    let text = |key: &str| reference[key].as_str().unwrap_or_default();
+    let group = text("apiVersion").split_once('/').map_or("", |(group, _)| group);
+    let known = view.known();
+    let found = known.iter().find(|known| known.kind.group == group && known.kind.kind == text("kind"));
+    found.map(|known| known.resource.clone())
+}
+
+fn target(ask: &Ask, scale: &Value) -> Target {
+    let resource = match ask {
+        Ask::Scale { resource, .. } => resource.clone(),
+        _ => PODS,
+    };
+    Target {
+        resource,
+        replicas: scale["spec"]["replicas"].as_i64().unwrap_or(0),
+        selector: scale["status"]["selector"].as_str().unwrap_or_default().to_owned(),
+    }
+}
+
+fn with_selector(ask: &Ask, target: &Target) -> Ask {
+    match ask.clone() {
+        Ask::List { resource, namespace, .. } => Ask::List { resource, namespace, selector: target.selector.clone() },
+        other => other,
+    }
+}

@@ -1,0 +1,145 @@
+//! How many replicas one metric asks for. Source: Kubernetes `pkg/controller/podautoscaler/replica_calculator.go`.
+
+use serde_json::{Value, json};
+
+use super::usage::{Groups, Look, Usage, group, requests, thousandths};
+
+/// What one metric came to.
+pub struct Proposal {
+    pub replicas: i64,
+    /// In words, `cpu resource utilization (percentage of request)`.
+    pub name: String,
+    /// As `status.currentMetrics` tells it.
+    pub status: Value,
+}
+
+/// A reason and a message where a metric is not to be had. `tolerance` is for scaling down and up.
+pub fn propose(
+    metric: &Value,
+    look: &Look<'_>,
+    current: i64,
+    tolerance: (f64, f64),
+) -> Result<Proposal, (String, String)> {
+    let (source, container, reason) = match metric["type"].as_str().unwrap_or_default() {
+        "Resource" => (&metric["resource"], None, "FailedGetResourceMetric"),
+        "ContainerResource" => {
+            let source = &metric["containerResource"];
+            (source, source["container"].as_str(), "FailedGetContainerResourceMetric")
+        }
+        other => return Err(unserved(other)),
+    };
+    let resource = source["name"].as_str().unwrap_or_default();
+    let fail = |why: String| (reason.to_owned(), format!("failed to get {resource} {}: {why}", what(source)));
+    let groups = group(look, resource, container).map_err(fail)?;
+    let target = &source["target"];
+    let asked = match target["averageUtilization"].as_i64() {
+        Some(percent) => {
+            let requests = requests(look.pods, resource, container).map_err(fail)?;
+            Asked::Share { requests, percent }
+        }
+        None => Asked::Amount(thousandths(&target["averageValue"])),
+    };
+    let replicas = replicas(&groups, &asked, current, tolerance);
+    let mean = groups.usage.values().sum::<i64>() / groups.usage.len().max(1) as i64;
+    let mut now = json!({"averageValue": amount(mean)});
+    let name = match &asked {
+        Asked::Share { .. } => {
+            now["averageUtilization"] = json!(asked.percent(&groups.usage));
+            format!("{resource} {} utilization (percentage of request)", kind(container))
+        }
+        Asked::Amount(_) => format!("{resource} {}", kind(container)),
+    };
+    let mut told = json!({"name": resource, "current": now});
+    let key = match container {
+        Some(container) => {
+            told["container"] = json!(container);
+            "containerResource"
+        }
+        None => "resource",
+    };
+    Ok(Proposal { replicas, name, status: json!({"type": metric["type"], key: told}) })
+}
+
+fn kind(container: Option<&str>) -> &'static str {
+    if container.is_some() { "container resource" } else { "resource" }
+}
+
+fn what(source: &Value) -> &'static str {
+    if source["target"]["averageUtilization"].is_null() { "usage" } else { "utilization" }
+}
+
+fn unserved(kind: &str) -> (String, String) {
+    let (metric, api) = match kind {
+        "External" => ("external metric", "external"),
+        "Object" => ("object metric value", "custom"),
+        _ => ("pods metric value", "custom"),
+    };
+    let why = format!(
+        "failed to get {metric}: unable to fetch metrics from {api} metrics API: no server serves {api}.metrics.k8s.io"
+    );
+    (format!("FailedGet{kind}Metric"), why)
+}
+
+/// Thousandths as a quantity.
+fn amount(thousandths: i64) -> String {
+    if thousandths % 1000 == 0 { (thousandths / 1000).to_string() } else { format!("{thousandths}m") }
+}
+
+enum Asked {
+    /// A percentage of what each pod requests.
+    Share { requests: Usage, percent: i64 },
+    /// An amount for each pod.
+    Amount(i64),
+}
+
+impl Asked {
+    fn percent(&self, usage: &Usage) -> i64 {
+        let Asked::Share { requests, .. } = self else { return 0 };
+        let requested: i64 = usage.keys().filter_map(|pod| requests.get(pod)).sum();
+        usage.values().sum::<i64>() * 100 / requested.max(1)
+    }
+
+    /// Usage by what was asked for; 1 is as wanted.
+    fn ratio(&self, usage: &Usage) -> f64 {
+        match self {
+            Asked::Share { percent, .. } => self.percent(usage) as f64 / (*percent).max(1) as f64,
+            Asked::Amount(amount) => {
+                usage.values().sum::<i64>() as f64 / usage.len().max(1) as f64 / (*amount).max(1) as f64
+            }
+        }
+    }
+
+    /// What a pod without metrics is taken to use while others use less than wanted.
+    fn full(&self, pod: &str) -> i64 {
+        match self {
+            Asked::Share { requests, percent } => requests.get(pod).copied().unwrap_or(0) * (*percent).max(100) / 100,
+            Asked::Amount(amount) => *amount,
+        }
+    }
+}
+
+fn replicas(groups: &Groups, asked: &Asked, current: i64, (down, up): (f64, f64)) -> i64 {
+    let is_close = |ratio: f64| (1.0 - down..=1.0 + up).contains(&ratio);
+    let ratio = asked.ratio(&groups.usage);
+    let unready_counts = !groups.unready.is_empty() && ratio > 1.0;
+    if !unready_counts && groups.missing.is_empty() {
+        let wanted = (ratio * groups.ready as f64).ceil() as i64;
+        return if is_close(ratio) { current } else { wanted };
+    }
+    let mut usage = groups.usage.clone();
+    for pod in &groups.missing {
+        // Whoever cannot be asked is taken to be on the cautious side.
+        usage.insert(pod.clone(), if ratio < 1.0 { asked.full(pod) } else { 0 });
+    }
+    if unready_counts {
+        usage.extend(groups.unready.iter().map(|pod| (pod.clone(), 0)));
+    }
+    let again = asked.ratio(&usage);
+    let turned = (ratio < 1.0 && again > 1.0) || (ratio > 1.0 && again < 1.0);
+    if is_close(again) || turned {
+        return current;
+    }
+    let wanted = (again * usage.len() as f64).ceil() as i64;
+    let backwards = (again < 1.0 && wanted > current) || (again > 1.0 && wanted < current);
+    if backwards { current } else { wanted }
+}

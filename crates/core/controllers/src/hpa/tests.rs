@@ -1,0 +1,133 @@
+//! Scalers over a Deployment whose pods use this or that much.
+
+use super::*;
+use coracle_meta::GroupVersionKind;
+use coracle_testkit::FakeView;
+
+const DEPLOYMENTS: Resource = Resource::new("apps", "deployments");
+
+fn now() -> Timestamp {
+    "2026-01-01T01:00:00Z".parse().unwrap()
+}
+
+fn view(metric: Value) -> FakeView {
+    let scaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "h", "namespace": "n", "generation": 1},
+        "spec": {"minReplicas": 1, "maxReplicas": 10, "metrics": [metric],
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}});
+    let mut view = FakeView::new().knowing(DEPLOYMENTS, GroupVersionKind::new("apps", "v1", "Deployment"), true);
+    for name in ["a", "b"] {
+        view = view.with(
+            PODS,
+            json!({"metadata": {"name": name, "namespace": "n", "labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "100m"}}}]},
+                "status": {"phase": "Running", "startTime": "2026-01-01T00:00:00Z", "conditions": [
+                    {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:05Z"}]}}),
+        );
+    }
+    view.with(SCALERS, scaler)
+}
+
+fn cpu(percent: i64) -> Value {
+    json!({"type": "Resource", "resource": {"name": "cpu",
+        "target": {"type": "Utilization", "averageUtilization": percent}}})
+}
+
+fn metrics(used: &[(&str, &str)]) -> Answer {
+    let one = |(pod, cpu): &(&str, &str)| {
+        json!({"metadata": {"name": pod}, "timestamp": "2026-01-01T01:00:00Z", "window": "30s",
+            "containers": [{"name": "c", "usage": {"cpu": cpu}}]})
+    };
+    Answer::Objects(used.iter().map(one).collect())
+}
+
+/// Decides, answering with a scale of this size and these metrics.
+fn decide(view: &FakeView, controller: &HorizontalPodAutoscaler, replicas: i64, metrics: &Answer) -> Plan {
+    let mut last = Outcome::default();
+    loop {
+        let plan = controller.reconcile(view, &Key::new("n", "h"), &last, now());
+        if plan.asks.is_empty() {
+            return plan;
+        }
+        let scale = json!({"spec": {"replicas": replicas}, "status": {"selector": "app=web"}});
+        let answer = |ask: &Ask| match ask {
+            Ask::Scale { .. } => Answer::Object(Some(scale.clone())),
+            _ => metrics.clone(),
+        };
+        last = Outcome { answers: plan.asks.iter().map(answer).collect(), asked: plan.asks, ..Outcome::default() };
+    }
+}
+
+fn size(plan: &Plan) -> Option<i64> {
+    plan.writes.iter().find_map(|write| match write {
+        Write::Patch { subresource: Some("scale"), patch, .. } => patch["spec"]["replicas"].as_i64(),
+        _ => None,
+    })
+}
+
+fn conditions(plan: &Plan) -> Vec<String> {
+    let status = plan.writes.iter().find_map(|write| match write {
+        Write::Patch { subresource: Some("status"), patch, .. } => Some(patch["status"]["conditions"].clone()),
+        _ => None,
+    });
+    let list = status.unwrap_or_default();
+    let told = |condition: &Value| {
+        let text = |key: &str| condition[key].as_str().unwrap_or_default();
+        format!("{}={} {}", text("type"), text("status"), text("reason"))
+    };
+    list.as_array().into_iter().flatten().map(told).collect()
+}
+
+#[test]
+fn usage_above_the_target_scales_up_and_is_told() {
+    let view = view(cpu(50));
+    let plan = decide(&view, &HorizontalPodAutoscaler::default(), 2, &metrics(&[("a", "90m"), ("b", "60m")]));
+    assert_eq!(size(&plan), Some(3));
+    assert_eq!(plan.events[0].reason, "SuccessfulRescale");
+    assert_eq!(
+        plan.events[0].message,
+        "New size: 3; reason: cpu resource utilization (percentage of request) above target"
+    );
+    let expected = [
+        "AbleToScale=True SucceededRescale",
+        "ScalingActive=True ValidMetricFound",
+        "ScalingLimited=False DesiredWithinRange",
+    ];
+    assert_eq!(conditions(&plan), expected);
+}
+
+#[test]
+fn usage_near_the_target_changes_nothing() {
+    let view = view(cpu(50));
+    let controller = HorizontalPodAutoscaler::default();
+    let plan = decide(&view, &controller, 2, &metrics(&[("a", "52m"), ("b", "50m")]));
+    assert_eq!(size(&plan), None);
+    let again = controller.reconcile(&view, &Key::new("n", "h"), &Outcome::default(), now());
+    assert!(again.is_empty() && again.wake_after.is_some());
+}
+
+#[test]
+fn a_pod_without_metrics_is_taken_cautiously() {
+    let view = view(cpu(50));
+    let plan = decide(&view, &HorizontalPodAutoscaler::default(), 2, &metrics(&[("a", "10m")]));
+    assert_eq!(size(&plan), None);
+}
+
+#[test]
+fn bounds_need_no_metrics() {
+    let view = view(cpu(50));
+    let plan = decide(&view, &HorizontalPodAutoscaler::default(), 12, &metrics(&[]));
+    assert_eq!(size(&plan), Some(10));
+}
+
+#[test]
+fn what_is_not_to_be_had_is_told() {
+    for (metric, reason) in
+        [(cpu(50), "FailedGetResourceMetric"), (json!({"type": "External", "external": {}}), "FailedGetExternalMetric")]
+    {
+        let view = view(metric);
+        let plan = decide(&view, &HorizontalPodAutoscaler::default(), 2, &metrics(&[]));
+        assert_eq!((size(&plan), plan.events[0].reason), (None, reason));
+        assert!(conditions(&plan).contains(&format!("ScalingActive=False {reason}")));
+    }
+}

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_podlife::{Action, Decision, Desired, Hindrance, Memory, Observation, Outcome, Presence, Rejection, Severity, step};
+use coracle_podlife::{
+    Action, Decision, Desired, Hindrance, Memory, Observation, Outcome, Presence, Rejection, Severity, step,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{mpsc, watch};

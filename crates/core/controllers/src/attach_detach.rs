@@ -86,7 +86,7 @@ fn text_at(object: &Object, path: &[&str]) -> Option<Key> {
 
 fn nodes_of_claim(view: &dyn View, claim: &Object) -> Vec<Key> {
     let pods = Item::all(view.list(&PODS, Some(&claim.meta.namespace)));
-    let uses = |pod: &&Item| claim_names(&pod.tree).iter().any(|name| *name == claim.meta.name);
+    let uses = |pod: &&Item| claim_names(&pod.tree).contains(&claim.meta.name);
     let nodes = pods.iter().filter(uses).map(|pod| pod.text("/spec/nodeName").to_owned());
     nodes.filter(|node| !node.is_empty()).map(|node| Key::new("", node)).collect()
 }

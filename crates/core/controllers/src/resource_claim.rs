@@ -197,7 +197,7 @@ fn of_claim(view: &dyn View, claim: &Item, last: &Outcome, plan: &mut Plan) {
         match still_uses(view, claim, user, last) {
             Ok(true) => remaining.push(user.clone()),
             Ok(false) => {}
-            Err(ask) => plan.asks.push(ask),
+            Err(ask) => plan.asks.push(*ask),
         }
     }
     if !plan.asks.is_empty() {
@@ -226,7 +226,7 @@ fn of_claim(view: &dyn View, claim: &Item, last: &Outcome, plan: &mut Plan) {
 }
 
 /// A pod that no cache shows uses nothing only when the store says that it is gone.
-fn still_uses(view: &dyn View, claim: &Item, user: &Value, last: &Outcome) -> Result<bool, Ask> {
+fn still_uses(view: &dyn View, claim: &Item, user: &Value, last: &Outcome) -> Result<bool, Box<Ask>> {
     let text = |key: &str| user[key].as_str().unwrap_or_default();
     if text("resource") != "pods" || !text("apiGroup").is_empty() {
         return Ok(true);
@@ -238,7 +238,7 @@ fn still_uses(view: &dyn View, claim: &Item, user: &Value, last: &Outcome) -> Re
     match last.answer(&ask) {
         Some(Answer::Object(found)) => Ok(found.as_ref().is_some_and(|found| found["metadata"]["uid"] == user["uid"])),
         Some(_) => Ok(true),
-        None => Err(ask),
+        None => Err(Box::new(ask)),
     }
 }
 

@@ -34,6 +34,9 @@ use crate::worker::{Worker, WorkerError};
 /// How long components have to finish what is in hand.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
+/// When the start with all that follows from it is over.
+const SETTLE: Duration = Duration::from_secs(5);
+
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("{}", path.display())]
@@ -95,8 +98,17 @@ pub async fn run(config: Config, zygote: Zygote, tell: impl Fn(&str)) -> Result<
     let cluster = Cluster::start(&scope, &config, identity, paths, pki, zygote, &tell, began).await?;
     cluster.apply_manifests(&config, &tell).await?;
     tell(&format!("✓ up in {:.2} s", began.elapsed().as_secs_f64()));
+    scope.spawn_until_cancelled("settle", settle());
     let ending = cluster.wait_for_end(&scope).await?;
     cluster.end(&scope, &config, ending, &tell).await
+}
+
+/// Most of the code that a start runs through is not run again.
+async fn settle() {
+    tokio::time::sleep(SETTLE).await;
+    if let Err(error) = coracle_linux::sys::forget_code() {
+        tracing::debug!(%error, "the code of the start stays in memory");
+    }
 }
 
 fn server_addresses(identity: &Identity) -> Vec<std::net::IpAddr> {

@@ -25,9 +25,11 @@ pub(crate) enum StatusWrite {
     Failed,
 }
 
-/// The pod as the API has it, with the status that was decided here last: own writes come back late.
+/// The pod as the API has it, with the status that was decided here last: own writes come back late. Who manages which
+/// field is left out: it is the larger part of a pod, and nothing here asks for it.
 pub(crate) fn overlay(pod: &Pod, last: Option<&PodStatus>) -> Pod {
     let mut pod = pod.clone();
+    pod.metadata.managed_fields = None;
     let Some(last) = last else { return pod };
     let from_api = pod.status.clone().unwrap_or_default();
     if matches!(from_api.phase.as_deref(), Some("Failed" | "Succeeded")) && from_api.phase != last.phase {

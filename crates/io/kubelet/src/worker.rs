@@ -93,7 +93,7 @@ pub(crate) fn start(
             .then(|| node.clock.now() + SignedDuration::from_millis(PENDING_HELD_MILLIS)),
         look_at: node.clock.now(),
         node: node.clone(),
-        pod: resize::as_allocated(&pod),
+        pod: resize::as_allocated(&overlay(&pod, None)),
         presence,
         hindered: None,
         memory: rejection.map(Memory::rejected).unwrap_or_default(),

@@ -139,6 +139,8 @@ fn become_program(process: &ProcessPlan, filters: &[Vec<u8>]) -> Result<()> {
     for (resource, soft, hard) in &process.rlimits {
         sys::limit_resource(*resource, *soft, *hard).context(|| format!("setting resource limit {resource}"))?;
     }
+    // The daemon does without huge pages; that is not for its containers.
+    let _ = sys::set_huge_pages(true);
     let cwd = if process.cwd.is_empty() { "/" } else { &process.cwd };
     if !Path::new(cwd).exists() {
         fs::create_dir_all(cwd).context(|| format!("making the working directory {cwd}"))?;

@@ -192,6 +192,28 @@ pub fn parent_death_signal(signal: i32) -> Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as c_ulong, 0).map(drop)
 }
 
+/// Lets go of the memory that this program's code takes here. What is needed again comes back from the file, or mostly
+/// from where the kernel still has it.
+pub fn forget_code() -> Result<()> {
+    let program = std::fs::read_link("/proc/self/exe")?;
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let code = maps.lines().filter(|line| line.contains(" r-xp ") && line.ends_with(&*program.to_string_lossy()));
+    for line in code {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        let address = |text| usize::from_str_radix(text, 16).ok();
+        let Some((Some(start), Some(end))) = range.map(|(start, end)| (address(start), address(end))) else { continue };
+        // SAFETY: the kernel named this range as a mapping of the program's file that is never written to, so that each
+        // of its pages has the file's content whenever it is mapped again.
+        check(unsafe { libc::madvise(start as *mut c_void, end - start, libc::MADV_DONTNEED) })?;
+    }
+    Ok(())
+}
+
+/// Huge pages on or off for this process, its children and whatever they become. Fails where the kernel has none.
+pub fn set_huge_pages(allowed: bool) -> Result<()> {
+    prctl(libc::PR_SET_THP_DISABLE, c_ulong::from(!allowed), 0).map(drop)
+}
+
 pub fn become_subreaper() -> Result<()> {
     prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).map(drop)
 }

@@ -30,6 +30,8 @@ struct Running {
 /// To be called first thing in `main`, before any thread: forks the zygote. In a process that was started as a zygote
 /// it never returns.
 pub fn start() -> Result<Zygote> {
+    // A zygote and its shims write to a few pages each; a huge one at each of them would be most of their memory.
+    let _ = sys::set_huge_pages(false);
     if std::env::args_os().next().is_some_and(|name| name == NAME) {
         serve(sys::inherited(0));
     }

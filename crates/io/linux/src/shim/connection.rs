@@ -78,7 +78,7 @@ impl Connection {
     }
 
     pub fn receive(&mut self) {
-        let mut buffer = [0; 16 << 10];
+        let mut buffer = [0; 2 << 10];
         while !self.closed && self.received.len() <= wire::FRAME_BYTES_MAX {
             match wire::receive_with(&self.stream, &mut buffer, &mut self.descriptors) {
                 Ok(0) => self.closed = true,

@@ -132,18 +132,20 @@ impl Container {
         self.log.reopen().context(|| "reopening the log".into())
     }
 
-    /// What the container has written to a stream, if anything is there; logged as well.
-    pub fn read(&mut self, stream: Stream, buffer: &mut [u8]) -> Option<usize> {
+    /// Reads what the container has written to a stream into the buffer's room and logs it. Whether anything was there.
+    pub fn read(&mut self, stream: Stream, buffer: &mut Vec<u8>) -> bool {
         let source = if stream == Stream::Output { &mut self.output } else { &mut self.error };
-        match rustix::io::read(source.as_ref()?, &mut *buffer) {
+        let Some(open) = source.as_ref() else { return false };
+        buffer.clear();
+        match rustix::io::read(open, rustix::buffer::spare_capacity(buffer)) {
             Ok(length) if length > 0 => {
-                self.log.write(stream, &buffer[..length]);
-                Some(length)
+                self.log.write(stream, buffer);
+                true
             }
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => false,
             _ => {
                 *source = None;
-                None
+                false
             }
         }
     }

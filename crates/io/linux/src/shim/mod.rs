@@ -23,6 +23,8 @@ use pod::Pod;
 
 /// More at once are refused.
 const CONNECTIONS_MAX: usize = 256;
+/// What is taken of a container's output at once.
+const READ_BYTES_MAX: usize = 16 << 10;
 
 /// Serves one pod until `Shutdown`. Runs in a process of its own, forked by the zygote.
 pub fn run(stream: UnixStream) -> ! {
@@ -146,7 +148,8 @@ impl Shim {
 
     /// Passes on what a container wrote; all of it when `to_the_end`.
     fn forward(&mut self, index: usize, to_the_end: bool) {
-        let mut buffer = [0; 16 << 10];
+        // Not on the stack: there every page of it would be this shim's for good.
+        let mut buffer = Vec::with_capacity(READ_BYTES_MAX);
         let container = &mut self.containers[index];
         for stream in [Stream::Output, Stream::Error] {
             loop {
@@ -155,13 +158,14 @@ impl Shim {
                 if !to_the_end && listeners().any(Connection::has_pending) {
                     break;
                 }
-                let Some(length) = container.read(stream, &mut buffer) else { break };
+                if !container.read(stream, &mut buffer) {
+                    break;
+                }
                 let id = &container.status.id;
                 let mut frame = Vec::new();
                 for connection in self.connections.iter_mut().filter(|connection| connection.is_attached_to(id)) {
                     if frame.is_empty() {
-                        let data = buffer[..length].to_vec();
-                        frame = wire::encode(&Reply::Output { error: stream == Stream::Error, data });
+                        frame = wire::encode(&Reply::Output { error: stream == Stream::Error, data: buffer.clone() });
                     }
                     connection.send_bytes(&frame);
                 }

@@ -61,9 +61,7 @@ impl Runtime for Embedded {
     }
 
     fn warm(&self) {
-        let runtime = self.runtime.clone();
-        // It may wait for the kernel; nobody waits for it.
-        tokio::task::spawn_blocking(move || runtime.warm());
+        self.runtime.warm();
     }
 
     async fn run_pod_sandbox(

@@ -109,8 +109,12 @@ impl Router {
 
     fn subscribe(&self) {
         let own = format!("\"nodeName\":\"{}\"", self.node.options.node_name).into_bytes();
-        let inbox = self.inbox.clone();
+        let (inbox, runtime) = (self.inbox.clone(), self.node.runtime.clone());
         let sink = move |_: &Resource, change: &Change| {
+            if change.old.is_none() {
+                // Its own pods or one that nobody has yet: where it goes is known too late to get ready then.
+                runtime.warm();
+            }
             let mine = [&change.new, &change.old].into_iter().flatten().find(|object| contains(&object.bytes, &own));
             if let Some(object) = mine {
                 inbox.add(|news| {

@@ -59,7 +59,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// A connection to a port of the sandbox's loopback.
     async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Duplex>, RuntimeError>;
 
-    /// Called when a pod is bound: what makes the starts that follow cheaper may be done now, in the background.
+    /// Called when a pod appears that may come to this node: what makes the start that follows cheaper may be done now,
+    /// in the background.
     fn warm(&self) {}
 
     /// Hints that something has changed. Losing some loses nothing: the kubelet looks again by itself.

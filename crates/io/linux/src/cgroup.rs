@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -116,6 +117,24 @@ impl Hierarchy {
     fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|own| own == controller)
     }
+
+    /// The folder itself first: mostly all above it is there, and each touch of a group waits for the kernel's one lock.
+    fn make(&self, folder: &Path, delegate: bool) -> io::Result<()> {
+        let parent = folder.parent().filter(|parent| parent.starts_with(&self.mount));
+        if let Some(parent) = parent.filter(|_| delegate) {
+            delegate_controllers(parent);
+        }
+        match (fs::create_dir(folder), parent) {
+            (Ok(()), Some(parent)) if self.has("cpuset") => inherit_cpuset(parent, folder),
+            (Err(error), Some(parent)) if error.kind() == ErrorKind::NotFound && parent != self.mount => {
+                self.make(parent, delegate)?;
+                return self.make(folder, delegate);
+            }
+            (Err(error), _) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
 /// Controllers of every hierarchy that this process is in, as mount options; empty for version 2.
@@ -143,26 +162,12 @@ impl Group {
         self.folders().find(|(hierarchy, _)| hierarchy.is_v2()).map(|(_, folder)| folder)
     }
 
-    /// Makes the group, and those above it, in every hierarchy.
+    /// Makes the group, and those above it that are missing, in every hierarchy.
     pub fn create(&self) -> Result<()> {
-        for hierarchy in &self.layout.hierarchies {
-            let mut folder = hierarchy.mount.clone();
-            for part in self.path.split('/').filter(|part| !part.is_empty()) {
-                if hierarchy.is_v2() {
-                    delegate_controllers(&folder);
-                }
-                let parent = folder.clone();
-                folder.push(part);
-                match fs::create_dir(&folder) {
-                    Ok(()) if hierarchy.has("cpuset") => inherit_cpuset(&parent, &folder),
-                    Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                        return Err(error).context(|| format!("making the cgroup {}", folder.display()));
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
+        let unified = self.layout.is_unified();
+        self.folders().try_for_each(|(hierarchy, folder)| {
+            hierarchy.make(&folder, unified).context(|| format!("making the cgroup {}", folder.display()))
+        })
     }
 
     /// The files that take a process id to move it here.
@@ -230,7 +235,12 @@ impl Group {
     pub fn restrict_devices(&self, access: &DeviceAccess) -> Result<()> {
         let (Some(folder), DeviceAccess::Only(rules)) = (self.folder_of("devices"), access) else { return Ok(()) };
         set(&folder.join("devices.deny"), "a")?;
-        rules.iter().try_for_each(|rule| set(&folder.join("devices.allow"), rule))
+        let allow = folder.join("devices.allow");
+        let file = fs::File::options().write(true).open(&allow).context(|| format!("opening {}", allow.display()))?;
+        rules.iter().try_for_each(|rule| {
+            let written = file.write_at(rule.as_bytes(), 0).map(drop);
+            written.context(|| format!("writing {rule:?} to {}", allow.display()))
+        })
     }
 
     pub fn usage(&self) -> Usage {
@@ -362,18 +372,25 @@ fn weight_of_shares(shares: u64) -> u64 {
 
 /// What a controller is not there for is left out; a limit that needs it then says so.
 fn delegate_controllers(folder: &Path) {
-    let available = fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
-    for controller in available.split_whitespace() {
+    let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
+    let given = read("cgroup.subtree_control");
+    let is_given = |controller: &&str| given.split_whitespace().any(|known| known == *controller);
+    for controller in read("cgroup.controllers").split_whitespace().filter(|controller| !is_given(controller)) {
         let _ = fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
     }
 }
 
+/// A new group has no processors and no memory until it is given some. Those below this one are born with them.
 fn inherit_cpuset(parent: &Path, child: &Path) {
+    if fs::read_to_string(child.join("cpuset.cpus")).is_ok_and(|own| !own.trim().is_empty()) {
+        return;
+    }
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if let Ok(value) = fs::read_to_string(parent.join(file)) {
             let _ = fs::write(child.join(file), value.trim());
         }
     }
+    let _ = fs::write(child.join("cgroup.clone_children"), "1");
 }
 
 fn fields(file: &Path) -> BTreeMap<String, u64> {

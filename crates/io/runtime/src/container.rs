@@ -26,6 +26,7 @@ impl EmbeddedRuntime {
         request: cri::CreateContainerRequest,
     ) -> Result<cri::CreateContainerResponse, Status> {
         let config = request.config.ok_or_else(|| Status::invalid_argument("config is required"))?;
+        let _turn = self.starts.acquire().await.map_err(internal)?;
         let sandbox = self.state.lock().sandbox(&request.pod_sandbox_id)?.clone();
         if !sandbox.record.ready {
             return Err(Status::failed_precondition(format!("sandbox {} is not running", sandbox.record.id)));
@@ -50,7 +51,7 @@ impl EmbeddedRuntime {
         record.log_path = plan.log.as_ref().map(|log| log.path.to_string_lossy().into_owned()).unwrap_or_default();
         let status = ContainerStatus { id: id.clone(), ..ContainerStatus::default() };
         let container = Container { record, config, status, dir };
-        if let Err(error) = self.lay_out(&container, &plan) {
+        if let Err(error) = tokio::task::block_in_place(|| self.lay_out(&container, &plan)) {
             self.clear_away(&container);
             return Err(error);
         }
@@ -142,6 +143,7 @@ impl EmbeddedRuntime {
         if container.status.started_at != 0 || container.status.finished_at != 0 {
             return Err(Status::failed_precondition(format!("container {id} is not in created state")));
         }
+        let _turn = self.starts.acquire().await.map_err(internal)?;
         match shim::call(&dir, &Request::Start { container: id.clone() }).await {
             Ok(Reply::Started { status }) => {
                 self.take_status(&status);

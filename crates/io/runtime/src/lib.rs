@@ -19,6 +19,7 @@ mod terminal;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use coracle_image::Store;
 use coracle_linux::cgroup::{self, Layout};
@@ -26,7 +27,7 @@ use coracle_linux::zygote::Zygote;
 use coracle_proto::cri::ContainerEventResponse;
 use coracle_rt::{Clock, Dice, Scope};
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tonic::Status;
 
 pub use network::{NetworkAttach, NetworkRequest};
@@ -55,6 +56,11 @@ pub struct EmbeddedRuntime {
     zygote: Zygote,
     cgroups: Layout,
     state: Mutex<state::State>,
+    warming: AtomicBool,
+    /// Pods and containers that are being made at once. More would only wait for each other in the kernel, and the first
+    /// of them would run no sooner than the last.
+    pods_in_the_making: Semaphore,
+    starts: Semaphore,
     /// Counts changes of containers; who waits for one looks again when it moves.
     changes: watch::Sender<u64>,
     events: broadcast::Sender<ContainerEventResponse>,
@@ -76,6 +82,9 @@ impl EmbeddedRuntime {
             zygote,
             cgroups,
             state: Mutex::default(),
+            warming: AtomicBool::new(false),
+            pods_in_the_making: Semaphore::new(starts_max()),
+            starts: Semaphore::new(starts_max()),
             changes: watch::Sender::new(0),
             events: broadcast::Sender::new(EVENTS_MAX),
         });
@@ -88,9 +97,17 @@ impl EmbeddedRuntime {
         self.events.subscribe()
     }
 
-    /// Makes the next start of a container cheaper. To be called when a pod is bound.
-    pub fn warm(&self) {
-        cgroup::warm(&self.cgroups);
+    /// Makes the next start of a container cheaper, in the background. To be called when a pod appears.
+    pub fn warm(self: &Arc<Self>) {
+        if self.warming.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let runtime = self.clone();
+        // It may wait for the kernel; nobody waits for it.
+        tokio::task::spawn_blocking(move || {
+            cgroup::warm(&runtime.cgroups);
+            runtime.warming.store(false, Ordering::Relaxed);
+        });
     }
 
     /// The process id of the zygote.
@@ -106,6 +123,10 @@ impl EmbeddedRuntime {
     fn new_id(&self) -> String {
         (0..4).map(|_| format!("{:016x}", self.options.dice.next_u64())).collect()
     }
+}
+
+fn starts_max() -> usize {
+    2 * std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// What cannot be helped by the caller, with all its causes.

@@ -41,6 +41,7 @@ impl EmbeddedRuntime {
                 request.runtime_handler
             )));
         }
+        let _turn = self.pods_in_the_making.acquire().await.map_err(internal)?;
         let id = self.new_id();
         let parent = config.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).unwrap_or_default();
         let cgroup = if parent.is_empty() { format!("{}/pod-{id}", self.options.cgroup_root) } else { parent };
@@ -75,7 +76,8 @@ impl EmbeddedRuntime {
         let made = fs::create_dir_all(sandbox.dir.join(plan::CONTAINERS));
         made.map_err(|error| Status::internal(format!("making {}: {error}", sandbox.dir.display())))?;
         sandbox.save()?;
-        self.prepare_cgroups(sandbox)?;
+        // It may wait for the kernel, which is no reason for other tasks of this thread to wait.
+        tokio::task::block_in_place(|| self.prepare_cgroups(sandbox))?;
         write_files(sandbox)?;
         plan::write(&sandbox.dir.join(plan::POD_PLAN), &self.pod_plan(sandbox)).map_err(internal)?;
         let stream = self.zygote.spawn_shim().map_err(internal)?;

@@ -59,6 +59,8 @@ pub struct Memory {
     busy: BTreeSet<String>,
     deferred: BTreeMap<String, Deferred>,
     pub(crate) prepared: Prepared,
+    /// What a volume shows has changed while the volumes were being made.
+    outdated: bool,
     pub(crate) containers: BTreeMap<String, ContainerMemory>,
     pub(crate) verdict: Option<Verdict>,
     pub(crate) stop: Option<Stop>,
@@ -136,6 +138,8 @@ impl Memory {
                 self.containers.entry(name.clone()).or_default().start_failed(failure, now);
             }
             (Action::StartContainer { name, .. }, _) => self.containers.entry(name.clone()).or_default().started(),
+            // What it failed for may be there by now: it is tried again at once.
+            (Action::Prepare, Outcome::Failed(_)) if std::mem::take(&mut self.outdated) => {}
             (_, Outcome::Failed(_)) => self.defer(key, now),
             (Action::ResizeContainer { id, name, resources }, _) => {
                 self.deferred.remove(&key);
@@ -151,6 +155,7 @@ impl Memory {
         if self.prepared == Prepared::Yes {
             self.prepared = Prepared::Stale;
         }
+        self.outdated = self.is_busy(&Action::Prepare);
         for container in self.containers.values_mut() {
             if container.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Config) {
                 container.retry_at = None;
@@ -167,7 +172,10 @@ impl Memory {
     fn done(&mut self, action: &Action, key: &str) {
         self.deferred.remove(key);
         match (action, &mut self.stop) {
-            (Action::Prepare, _) => self.prepared = Prepared::Yes,
+            (Action::Prepare, _) => {
+                let outdated = std::mem::take(&mut self.outdated);
+                self.prepared = if outdated { Prepared::Stale } else { Prepared::Yes };
+            }
             (Action::CleanUp, Some(stop)) => stop.cleaned = true,
             (Action::Delete, Some(stop)) => stop.deleted = true,
             _ => {}

@@ -259,6 +259,25 @@ fn a_lost_sandbox_is_made_anew_and_init_runs_again() {
 }
 
 #[test]
+fn what_changes_while_volumes_are_made_is_not_missed() {
+    let mut world = one("Always");
+    let failed =
+        Failure { kind: FailureKind::Other, reason: String::new(), message: "configmap \"c\" not found".into() };
+    for outcome in [Outcome::Failed(failed), Outcome::Done] {
+        world.memory = Memory::default();
+        world.observed = Observation::default();
+        assert_eq!(world.step().actions, [Action::Prepare]);
+        world.memory.begin(&Action::Prepare);
+        world.memory.refresh_volumes();
+        world.memory.finish(&Action::Prepare, &outcome, world.now);
+        assert!(world.step().actions.contains(&Action::Prepare), "{outcome:?}");
+        world.memory.begin(&Action::Prepare);
+        world.memory.finish(&Action::Prepare, &outcome, world.now);
+        assert!(!world.step().actions.contains(&Action::Prepare), "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_pod_past_its_deadline_fails() {
     let mut world = World::new(json!({"activeDeadlineSeconds": 60, "containers": [{"name": "c"}]}));
     world.runs("c", 0);

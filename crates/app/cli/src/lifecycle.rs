@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use coracle_config::{Config, DEFAULT_DATA_DIR, Settings};
@@ -19,6 +20,16 @@ pub struct Place {
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
+}
+
+/// A cluster that is to end, and how.
+#[derive(clap::Args)]
+pub struct End {
+    #[command(flatten)]
+    place: Place,
+    /// How long pods have to end by themselves at most; one that allows itself less has less
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    grace: u64,
 }
 
 #[derive(clap::Args)]
@@ -65,7 +76,8 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 /// Ends the running process, or does without one, and clears the kernel.
-pub fn down(place: &Place, keep: Keep) -> Result<()> {
+pub fn down(end: &End, keep: Keep) -> Result<()> {
+    let place = &end.place;
     let paths = Paths::new(&absolute(&place.data_dir)?);
     if keep == Keep::Nothing && !place.yes {
         confirm(&format!("Remove the cluster in {} with all its data?", paths.root().display()))?;
@@ -73,7 +85,7 @@ pub fn down(place: &Place, keep: Keep) -> Result<()> {
     if let Some(answer) = wait(ask(&paths.socket(), &Ask::Down))? {
         expect_done(answer)?;
     }
-    teardown::clear_kernel(&paths)?;
+    teardown::clear_kernel(&paths, Duration::from_secs(end.grace))?;
     match keep {
         Keep::Data => println!("The cluster is down; its data stay in {}.", paths.root().display()),
         Keep::Nothing => {
@@ -105,7 +117,8 @@ pub fn guard(arguments: &GuardArguments) -> Result<()> {
     let mut nothing = Vec::new();
     std::io::Read::read_to_end(&mut std::io::stdin(), &mut nothing).context("waiting for the cluster to end")?;
     let paths = Paths::new(&arguments.data_dir);
-    teardown::clear_kernel(&paths)?;
+    // Whoever made the cluster has gone: nobody waits for what its pods have still to say.
+    teardown::clear_kernel(&paths, Duration::ZERO)?;
     Ok(teardown::remove_data(&paths)?)
 }
 

@@ -32,9 +32,9 @@ enum Command {
         settings: Settings,
     },
     /// Stop the pods and remove every trace from the kernel; the data stay
-    Down(lifecycle::Place),
+    Down(lifecycle::End),
     /// As down, and remove the data too
-    Reset(lifecycle::Place),
+    Reset(lifecycle::End),
     /// Say how each component is
     Status(lifecycle::Place),
     /// Images of this node
@@ -61,8 +61,8 @@ fn main() -> std::process::ExitCode {
     let zygote = wants_zygote().then(coracle_linux::zygote::start);
     let result = match Arguments::parse().command {
         Command::Up { config, settings } => lifecycle::up(config, settings, zygote),
-        Command::Down(place) => lifecycle::down(&place, lifecycle::Keep::Data),
-        Command::Reset(place) => lifecycle::down(&place, lifecycle::Keep::Nothing),
+        Command::Down(end) => lifecycle::down(&end, lifecycle::Keep::Data),
+        Command::Reset(end) => lifecycle::down(&end, lifecycle::Keep::Nothing),
         Command::Status(place) => lifecycle::status(&place),
         Command::Image(command) => image::run(command),
         Command::Component(component) => standalone::run(component, zygote),

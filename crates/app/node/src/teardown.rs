@@ -2,6 +2,7 @@
 //! under its name. Other clusters keep all of theirs.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::identity::{Identity, IdentityError};
 use crate::lock::Lock;
@@ -37,13 +38,15 @@ pub enum TeardownError {
     },
 }
 
-/// Ends every pod and removes mounts, cgroups, interfaces and packet filters. Without data there is nothing to do.
-pub fn clear_kernel(paths: &Paths) -> Result<(), TeardownError> {
+/// Ends every pod and removes mounts, cgroups, interfaces and packet filters. Pods have as long to end as they say, but
+/// at most `grace_max`. Without data there is nothing to do.
+pub fn clear_kernel(paths: &Paths, grace_max: Duration) -> Result<(), TeardownError> {
     let Some(identity) = Identity::read(paths)? else { return Ok(()) };
     let _lock = wait_for_lock(paths)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| TeardownError::Remove { path: paths.root().into(), source })?;
-    let ended = runtime.block_on(coracle_runtime::teardown_all(&worker::places(&identity.name, paths), None));
+    let places = worker::places(&identity.name, paths);
+    let ended = runtime.block_on(coracle_runtime::teardown_all(&places, grace_max, None));
     coracle_podnet::remove_all(&identity.name, &paths.network())?;
     coracle_proxy::remove_all(&identity.name)?;
     unmount_below(paths.root())?;
@@ -66,7 +69,7 @@ pub fn remove_data(paths: &Paths) -> Result<(), TeardownError> {
 
 /// The process that was asked to end lets go of the lock when it has.
 fn wait_for_lock(paths: &Paths) -> Result<Lock, TeardownError> {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(lock) = Lock::take(&paths.lock())? {
             return Ok(lock);
@@ -74,7 +77,7 @@ fn wait_for_lock(paths: &Paths) -> Result<Lock, TeardownError> {
         if std::time::Instant::now() > deadline {
             return Err(TeardownError::Running(paths.root().into()));
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -82,7 +82,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         let mut reset = Command::new(&self.binary);
-        reset.args(["reset", "--yes", "--data-dir"]).arg(self.folder.join("data"));
+        reset.args(["reset", "--yes", "--grace", "0", "--data-dir"]).arg(self.folder.join("data"));
         let _ = reset.stdout(Stdio::null()).stderr(Stdio::null()).status();
         let _ = self.process.kill();
         let _ = self.process.wait();

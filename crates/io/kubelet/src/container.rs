@@ -12,7 +12,8 @@ use crate::env::{Sources, environment, expand};
 use crate::names::hosts_file;
 use crate::node_context::{NodeContext, uid_of};
 use crate::observe::{
-    CONTAINER_HASH, CONTAINER_NAME, CONTAINER_RESOURCES, RESTART_COUNT, TERMINATION_PATH, TERMINATION_POLICY,
+    CONTAINER_HASH, CONTAINER_NAME, CONTAINER_RESOURCES, GRACE_PERIOD, RESTART_COUNT, TERMINATION_PATH,
+    TERMINATION_POLICY,
 };
 use crate::resources::linux_resources;
 use crate::sandbox::identity;
@@ -87,7 +88,9 @@ impl Start<'_> {
         let container = self.container;
         let policy = container.termination_message_policy.clone().unwrap_or_else(|| "File".to_owned());
         let resources = serde_json::to_string(&container.resources.clone().unwrap_or_default()).unwrap_or_default();
+        let grace = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
         [
+            (GRACE_PERIOD, grace.to_string()),
             (CONTAINER_HASH, container_hash(container)),
             (CONTAINER_RESOURCES, resources),
             (RESTART_COUNT, self.attempt.to_string()),

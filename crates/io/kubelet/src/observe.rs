@@ -15,6 +15,8 @@ pub(crate) const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 pub(crate) const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
 pub(crate) const CONTAINER_RESOURCES: &str = "coracle.dev/container.resources";
 pub(crate) const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
+/// Seconds, for whoever ends the container while no kubelet runs.
+pub(crate) const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
 pub(crate) const TERMINATION_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 pub(crate) const TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
 

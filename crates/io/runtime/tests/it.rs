@@ -29,7 +29,7 @@ fn main() {
     fs::create_dir_all(&root).expect("a folder");
     let places = places(&root);
     let outcome = std::panic::catch_unwind(|| runtime.block_on(tour(&root, &places, zygote)));
-    runtime.block_on(teardown_all(&places, None)).expect("a clean end");
+    runtime.block_on(teardown_all(&places, Duration::ZERO, None)).expect("a clean end");
     assert_nothing_is_left(&places);
     fs::remove_dir_all(&root).expect("removing the folder");
     if outcome.is_err() {

@@ -156,7 +156,8 @@ impl Parts {
             }
         }
         let data = self.file("data");
-        let reset = Command::new(BINARY).args(["reset", "--yes", "--data-dir", &data]).output().unwrap();
+        let reset =
+            Command::new(BINARY).args(["reset", "--yes", "--grace", "0", "--data-dir", &data]).output().unwrap();
         assert!(failed.is_empty(), "did not end well: {failed:#?}");
         assert!(reset.status.success(), "{}", text(&reset));
     }
@@ -178,7 +179,7 @@ impl Drop for Parts {
             let _ = process.wait();
         }
         let data = self.file("data");
-        let _ = Command::new(BINARY).args(["reset", "--yes", "--data-dir", &data]).output();
+        let _ = Command::new(BINARY).args(["reset", "--yes", "--grace", "0", "--data-dir", &data]).output();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

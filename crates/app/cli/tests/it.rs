@@ -13,3 +13,5 @@ mod pods;
 mod standalone;
 #[path = "it/tour.rs"]
 mod tour;
+#[path = "it/two.rs"]
+mod two;

@@ -18,21 +18,36 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster and waits until its node is Ready.
     pub fn start(name: &str, flags: &[&str]) -> Cluster {
+        let mut cluster = Cluster::launch(name, flags);
+        cluster.wait_until_up();
+        cluster
+    }
+
+    /// Starts a cluster and waits for nothing.
+    pub fn launch(name: &str, flags: &[&str]) -> Cluster {
         let folder = std::env::temp_dir().join(format!("coracle-test-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let mut cluster = Cluster { name: name.into(), folder, port: free_port(), process: None };
-        cluster.up(flags);
+        cluster.spawn(flags);
         cluster
     }
 
     /// Starts the process (again) on the same data.
     pub fn up(&mut self, flags: &[&str]) {
+        self.spawn(flags);
+        self.wait_until_up();
+    }
+
+    fn spawn(&mut self, flags: &[&str]) {
         let log = std::fs::File::create(self.folder.join("log")).unwrap();
         let mut command = Command::new(BINARY);
         command.args(["up", "--name", &self.name, "--node-name", "node-1", "--port", &self.port.to_string()]);
         command.arg("--data-dir").arg(self.folder.join("data")).arg("--kubeconfig").arg(self.kubeconfig());
         command.args(flags).env("CORACLE_LOG", "info").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.process = Some(command.spawn().unwrap());
+    }
+
+    pub fn wait_until_up(&mut self) {
         let began = Instant::now();
         while !self.log().contains("✓ up in") {
             let exited = self.process.as_mut().and_then(|process| process.try_wait().unwrap());
@@ -113,7 +128,12 @@ impl Cluster {
 
     /// `coracle down`, and the wait for the process to end.
     pub fn down(&mut self) {
-        let output = self.command(&["down"]);
+        self.end(&["down"]);
+    }
+
+    /// A command that ends the cluster, and the wait for the process to end.
+    pub fn end(&mut self, command: &[&str]) {
+        let output = self.command(command);
         assert!(output.status.success(), "{}", text(&output));
         if let Some(mut process) = self.process.take() {
             process.wait().unwrap();
@@ -132,13 +152,30 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.kill();
-        let _ = self.command(&["reset", "--yes"]);
+        let _ = self.command(&["reset", "--yes", "--grace", "0"]);
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
 pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// What answers a URL when the machine itself asks; empty where nothing does.
+pub fn fetch_from_host(url: &str) -> String {
+    let output = Command::new("curl").args(["-sS", "-m", "5", url]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Processes whose command line or binary names this text.
+pub fn processes_naming(text: &str) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let lines = pids.filter_map(|pid| Some((pid, std::fs::read(format!("/proc/{pid}/cmdline")).ok()?)));
+    lines
+        .map(|(pid, line)| format!("{pid} {}", String::from_utf8_lossy(&line).replace('\0', " ")))
+        .filter(|line| line.contains(text))
+        .collect()
 }
 
 /// What of a cluster can be seen in the kernel.

@@ -20,7 +20,8 @@ pub const FRAME_BYTES_MAX: usize = 4 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Request {
-    /// The first message on the socket a zygote handed over: become the shim of the pod in this folder.
+    /// The first message on the socket a zygote handed over: become the shim of the pod in this folder. `Ready` and
+    /// events follow, as after `Subscribe`.
     Open {
         dir: String,
     },

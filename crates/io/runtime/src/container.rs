@@ -26,7 +26,7 @@ impl EmbeddedRuntime {
         request: cri::CreateContainerRequest,
     ) -> Result<cri::CreateContainerResponse, Status> {
         let config = request.config.ok_or_else(|| Status::invalid_argument("config is required"))?;
-        let _turn = self.starts.acquire().await.map_err(internal)?;
+        let _turn = crate::turn(&self.starts).await;
         let sandbox = self.state.lock().sandbox(&request.pod_sandbox_id)?.clone();
         if !sandbox.record.ready {
             return Err(Status::failed_precondition(format!("sandbox {} is not running", sandbox.record.id)));
@@ -143,7 +143,7 @@ impl EmbeddedRuntime {
         if container.status.started_at != 0 || container.status.finished_at != 0 {
             return Err(Status::failed_precondition(format!("container {id} is not in created state")));
         }
-        let _turn = self.starts.acquire().await.map_err(internal)?;
+        let _turn = crate::turn(&self.starts).await;
         match shim::call(&dir, &Request::Start { container: id.clone() }).await {
             Ok(Reply::Started { status }) => {
                 self.take_status(&status);

@@ -20,6 +20,7 @@ mod terminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use coracle_image::Store;
 use coracle_linux::cgroup::{self, Layout};
@@ -27,13 +28,14 @@ use coracle_linux::zygote::Zygote;
 use coracle_proto::cri::ContainerEventResponse;
 use coracle_rt::{Clock, Dice, Scope};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, broadcast, watch};
 use tonic::Status;
 
 pub use network::{NetworkAttach, NetworkRequest};
 pub use streams::{ExecOptions, Resize, Streams};
 pub use teardown::{Places, teardown_all};
 
+const TURN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Events that a slow listener may be behind before it misses some and must list.
 const EVENTS_MAX: usize = 1024;
 
@@ -123,6 +125,11 @@ impl EmbeddedRuntime {
     fn new_id(&self) -> String {
         (0..4).map(|_| format!("{:016x}", self.options.dice.next_u64())).collect()
     }
+}
+
+/// Waits for a turn, but not for ever: those who have one may be stuck, which is no reason for others to be.
+async fn turn(turns: &Semaphore) -> Option<SemaphorePermit<'_>> {
+    tokio::time::timeout(TURN_WAIT_MAX, turns.acquire()).await.ok()?.ok()
 }
 
 fn starts_max() -> usize {

@@ -41,7 +41,7 @@ impl EmbeddedRuntime {
                 request.runtime_handler
             )));
         }
-        let _turn = self.pods_in_the_making.acquire().await.map_err(internal)?;
+        let _turn = crate::turn(&self.pods_in_the_making).await;
         let id = self.new_id();
         let parent = config.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).unwrap_or_default();
         let cgroup = if parent.is_empty() { format!("{}/pod-{id}", self.options.cgroup_root) } else { parent };
@@ -87,7 +87,6 @@ impl EmbeddedRuntime {
             Reply::Ready { .. } => {}
             other => return Err(shim::unexpected(&other)),
         }
-        shim::subscribe(&mut connection).await?;
         if has_network(&sandbox.config) {
             let attached = self.options.network.attach(&network_request(sandbox)).await;
             sandbox.record.ips = attached.map_err(|error| {

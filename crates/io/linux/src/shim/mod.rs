@@ -47,6 +47,8 @@ fn serve(mut stream: UnixStream) -> Result<()> {
     match Shim::open(Path::new(&dir)) {
         Ok(mut shim) => {
             shim.accept(stream);
+            // Whoever had the pod made hears of it from now on.
+            shim.connections[0].subscribed = true;
             let ready = shim.ready();
             shim.connections[0].send(&ready);
             shim.serve()

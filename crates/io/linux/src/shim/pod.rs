@@ -2,14 +2,12 @@
 //! cgroups and its shared memory.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use crate::child::{self, PodNamespaces};
 use crate::plan::{self, Namespace, PodPlan};
-use crate::{Context, Error, Result, cgroup, sys};
+use crate::{Context, Result, cgroup, sys};
 
 pub struct Pod {
     pub dir: PathBuf,
@@ -89,7 +87,7 @@ fn mount_shared_memory(target: &Path, bytes: u64) -> Result<()> {
     sys::mount("shm", target, "tmpfs", flags, &format!("mode=1777,size={bytes}")).context(what)
 }
 
-/// Makes the pod's network, IPC and UTS namespaces in a child that lives only until they are held.
+/// Makes the pod's network, IPC and UTS namespaces: the shim goes into new ones, takes hold of them and comes back.
 fn make_namespaces(plan: &PodPlan, dir: &Path) -> Result<Vec<OwnedFd>> {
     let mut kinds = Vec::new();
     if plan.net == Namespace::Pod {
@@ -102,45 +100,21 @@ fn make_namespaces(plan: &PodPlan, dir: &Path) -> Result<Vec<OwnedFd>> {
     if kinds.is_empty() {
         return Ok(Vec::new());
     }
-    let (mut ours, theirs) = UnixStream::pair().context(|| "making a socket pair".into())?;
-    match sys::fork().context(|| "forking".into())? {
-        sys::Fork::Child => {
-            drop(ours);
-            settle(plan, kinds.iter().fold(0, |all, (_, flag)| all | flag), theirs)
-        }
-        sys::Fork::Parent(pid) => {
-            drop(theirs);
-            let held = hold(&mut ours, pid, &kinds, dir);
-            drop(ours);
-            sys::wait_for(pid, true);
-            held
-        }
-    }
-}
-
-fn hold(control: &mut UnixStream, pid: i32, kinds: &[(&str, i32)], dir: &Path) -> Result<Vec<OwnedFd>> {
-    let mut answer = [0; 512];
-    let length = control.read(&mut answer).context(|| "waiting for the pod's namespaces".into())?;
-    if answer[..length] != *b"." {
-        return Err(Error::Invalid(String::from_utf8_lossy(&answer[..length]).into_owned()));
-    }
-    if kinds.iter().any(|(kind, _)| *kind == "net") {
+    let own = std::process::id() as i32;
+    let open_all = || kinds.iter().map(|(kind, _)| open_namespace(own, kind)).collect::<Result<Vec<_>>>();
+    let home = open_all()?;
+    prepare(plan, kinds.iter().fold(0, |all, (_, flag)| all | flag))?;
+    if plan.net == Namespace::Pod {
         let pin = dir.join(plan::NETNS_PIN);
         File::create(&pin)
-            .and_then(|_| sys::mount(&format!("/proc/{pid}/ns/net"), &pin, "", libc::MS_BIND, ""))
+            .and_then(|_| sys::mount(&format!("/proc/{own}/ns/net"), &pin, "", libc::MS_BIND, ""))
             .context(|| format!("pinning the network namespace at {}", pin.display()))?;
     }
-    kinds.iter().map(|(kind, _)| open_namespace(pid, kind)).collect()
-}
-
-fn settle(plan: &PodPlan, flags: i32, mut control: UnixStream) -> ! {
-    let answer = match prepare(plan, flags) {
-        Ok(()) => ".".into(),
-        Err(error) => error.chain(),
-    };
-    let _ = control.write_all(answer.as_bytes());
-    let _ = control.read(&mut [0; 1]);
-    sys::exit_now(0)
+    let held = open_all()?;
+    for namespace in &home {
+        sys::setns(namespace.as_fd(), 0).context(|| "leaving the pod's namespaces".into())?;
+    }
+    Ok(held)
 }
 
 fn prepare(plan: &PodPlan, flags: i32) -> Result<()> {

@@ -15,13 +15,61 @@ pub struct Rejection {
 
 /// `others` are the pods that the node has taken and that have not ended, `allocatable` is the node's.
 pub fn reject(pod: &Pod, others: &[impl AsRef<Pod>], allocatable: &BTreeMap<String, String>) -> Option<Rejection> {
-    out_of_pods(others.len(), allocatable)
+    forbidden_sysctl(pod)
+        .or_else(|| foreign_system(pod))
+        .or_else(|| out_of_pods(others.len(), allocatable))
         .or_else(|| out_of_resources(pod, others, allocatable))
         .or_else(|| taken_ports(pod, others))
 }
 
 fn rejection(reason: &'static str, message: &str) -> Rejection {
     Rejection { reason, message: format!("Pod was rejected: {message}") }
+}
+
+/// What a pod may set for itself alone without harm to others: kubelet's `sysctl/safe_sysctls.go`.
+const SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+fn forbidden_sysctl(pod: &Pod) -> Option<Rejection> {
+    let spec = pod.spec.as_ref()?;
+    let asked = spec.security_context.as_ref()?.sysctls.iter().flatten();
+    let why = asked.map(|sysctl| sysctl.name.replace('/', ".")).find_map(|name| {
+        let shared = match name.split('.').next() {
+            Some("kernel") if spec.host_ipc == Some(true) => Some("ipc"),
+            Some("net") if spec.host_network == Some(true) => Some("net"),
+            _ => None,
+        };
+        match shared {
+            _ if !SYSCTLS.contains(&name.as_str()) => Some(format!("\"{name}\" not allowlisted")),
+            Some(namespace) => Some(format!("\"{name}\" not allowed with host {namespace} enabled")),
+            None => None,
+        }
+    })?;
+    Some(rejection("SysctlForbidden", &format!("forbidden sysctl: {why}")))
+}
+
+fn foreign_system(pod: &Pod) -> Option<Rejection> {
+    const OS: &str = "linux";
+    let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
+    if label.is_some_and(|label| label != OS) {
+        let why = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
+        return Some(rejection("PodOSSelectorNodeLabelDoesNotMatch", why));
+    }
+    let system = pod.spec.as_ref()?.os.as_ref()?;
+    let why = "Failed to admit pod as the OS field doesn't match node OS";
+    (system.name != OS).then(|| rejection("PodOSNotSupported", why))
 }
 
 fn amount(text: Option<&str>) -> i128 {
@@ -63,8 +111,8 @@ fn out_of_resources(
     None
 }
 
-/// The most a pod asks for at any moment.
-fn request(pod: &Pod, resource: &str) -> i128 {
+/// The most a pod asks for at any moment, in billionths.
+pub fn request(pod: &Pod, resource: &str) -> i128 {
     let Some(spec) = &pod.spec else { return 0 };
     let own = |container: &Container| {
         let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
@@ -117,6 +165,30 @@ mod tests {
 
     fn pod(container: serde_json::Value) -> Arc<Pod> {
         Arc::new(serde_json::from_value(json!({"metadata": {}, "spec": {"containers": [container]}})).unwrap())
+    }
+
+    #[test]
+    fn a_pod_of_another_system_or_with_sysctls_of_the_whole_node_is_rejected() {
+        let reason = |pod: serde_json::Value| {
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            let nobody: [Arc<Pod>; 0] = [];
+            let found = reject(&pod, &nobody, &BTreeMap::new());
+            found.map_or(String::new(), |found| format!("{}: {}", found.reason, found.message))
+        };
+        let of = |name: &str, host: bool| {
+            json!({"metadata": {}, "spec": {"containers": [], "hostNetwork": host,
+                "securityContext": {"sysctls": [{"name": name, "value": "1"}]}}})
+        };
+        let sysctl = "SysctlForbidden: Pod was rejected: forbidden sysctl:";
+        assert_eq!(reason(of("kernel.shm_rmid_forced", false)), "");
+        assert_eq!(reason(of("kernel/shm_rmid_forced", false)), "");
+        assert_eq!(reason(of("kernel.msgmax", false)), format!("{sysctl} \"kernel.msgmax\" not allowlisted"));
+        let shared = format!("{sysctl} \"net.ipv4.tcp_rmem\" not allowed with host net enabled");
+        assert_eq!(reason(of("net.ipv4.tcp_rmem", true)), shared);
+        let windows = json!({"metadata": {}, "spec": {"containers": [], "os": {"name": "windows"}}});
+        assert!(reason(windows).starts_with("PodOSNotSupported: "));
+        let label = json!({"metadata": {"labels": {"kubernetes.io/os": "windows"}}, "spec": {"containers": []}});
+        assert!(reason(label).starts_with("PodOSSelectorNodeLabelDoesNotMatch: "));
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
-pub use admission::{Rejection, reject};
+pub use admission::{Rejection, reject, request};
 pub use containers::{ContainerKind, each_container, find_container};
 pub use memory::{Failure, FailureKind, Memory, Outcome, ProbeAnswer};
 pub use observed::{Instance, Observation, RunState, Sandbox};

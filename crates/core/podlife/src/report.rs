@@ -29,6 +29,10 @@ pub(crate) fn report(plan: &mut Plan<'_>) -> PodStatus {
             ContainerKind::Ephemeral => ephemeral.push(status),
         }
     }
+    if plan.memory.verdict.is_some() && plan.observed.instances.is_empty() && old.container_statuses.is_none() {
+        // A pod that was never taken has no containers to tell of.
+        (init, regular, ephemeral) = (Vec::new(), Vec::new(), Vec::new());
+    }
     let all: Vec<ContainerStatus> = init.iter().chain(&regular).cloned().collect();
     let mut status = PodStatus {
         container_statuses: some_list(regular),

@@ -251,7 +251,7 @@ fn key(object: &Object) -> PodKey {
     PodKey { namespace: object.meta.namespace.clone(), name: object.meta.name.clone(), uid: object.meta.uid.clone() }
 }
 
-fn has_ended(pod: &Pod) -> bool {
+pub(crate) fn has_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }

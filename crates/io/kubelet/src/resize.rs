@@ -1,19 +1,16 @@
 //! Whether a pod may have the resources that it was given after it had started: it may, unless the node has not got
 //! them. Until then the kubelet goes on with those that the pod had.
 
-use coracle_podlife::{ContainerKind, Hindrance, each_container};
+use coracle_podlife::{Hindrance, each_container, request};
 use coracle_reconcile::view::{Index, resource_of};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 
 use crate::fields::quantity;
 use crate::node_context::{NodeContext, uid_of};
+use crate::pods::has_ended;
 
-/// In billionths of a core and of a byte.
-#[derive(Clone, Copy, Default)]
-struct Amounts {
-    cpu: i128,
-    memory: i128,
-}
+/// Resources by name, and the unit in which amounts are told, in billionths.
+const RESOURCES: [(&str, i128); 2] = [("cpu", 1_000_000), ("memory", 1_000_000_000)];
 
 /// Puts the resources that the pod had back into `pod` where it may not have those that it asks for, and says why.
 pub(crate) fn admit(node: &NodeContext, pod: &mut Pod, had: &Pod) -> Option<Hindrance> {
@@ -47,24 +44,9 @@ pub(crate) fn as_allocated(pod: &Pod) -> Pod {
 }
 
 fn hindrance(node: &NodeContext, pod: &Pod) -> Option<Hindrance> {
-    let wanted = requests(pod);
-    let of_node = |name: &str| node.allocatable.get(name).map_or(0, |amount| quantity(amount));
-    let capacity = Amounts { cpu: of_node("cpu"), memory: of_node("memory") };
-    let others = node.view.by_index(&resource_of::<Pod>(), Index::Node, &node.options.node_name);
-    let mut used = Amounts::default();
-    for other in others.iter().filter(|other| other.meta.uid != uid_of(pod)).filter_map(|one| one.decode::<Pod>().ok())
-    {
-        let phase = other.status.as_ref().and_then(|status| status.phase.as_deref());
-        if !matches!(phase, Some("Succeeded" | "Failed")) {
-            let more = requests(&other);
-            used = Amounts { cpu: used.cpu + more.cpu, memory: used.memory + more.memory };
-        }
-    }
-    let checks = [
-        ("cpu", wanted.cpu, used.cpu, capacity.cpu, 1_000_000),
-        ("memory", wanted.memory, used.memory, capacity.memory, 1_000_000_000),
-    ];
-    for (name, wanted, _, capacity, unit) in checks {
+    let capacity = |name: &str| node.allocatable.get(name).map_or(0, |amount| quantity(amount));
+    for (name, unit) in RESOURCES {
+        let (wanted, capacity) = (request(pod, name), capacity(name));
         if wanted > capacity {
             let (wanted, capacity) = (wanted / unit, capacity / unit);
             return Some(Hindrance::Infeasible(format!(
@@ -72,7 +54,12 @@ fn hindrance(node: &NodeContext, pod: &Pod) -> Option<Hindrance> {
             )));
         }
     }
-    for (name, wanted, used, capacity, unit) in checks {
+    let here = node.view.by_index(&resource_of::<Pod>(), Index::Node, &node.options.node_name);
+    let others = here.iter().filter(|other| other.meta.uid != uid_of(pod));
+    let others: Vec<_> = others.filter_map(|one| one.decode::<Pod>().ok()).filter(|other| !has_ended(other)).collect();
+    for (name, unit) in RESOURCES {
+        let (wanted, capacity) = (request(pod, name), capacity(name));
+        let used: i128 = others.iter().map(|other| request(other, name)).sum();
         if wanted + used > capacity {
             let (wanted, used, capacity) = (wanted / unit, used / unit, capacity / unit);
             return Some(Hindrance::Deferred(format!(
@@ -81,19 +68,6 @@ fn hindrance(node: &NodeContext, pod: &Pod) -> Option<Hindrance> {
         }
     }
     None
-}
-
-/// What the containers that stay ask for together.
-fn requests(pod: &Pod) -> Amounts {
-    let mut sum = Amounts::default();
-    for (kind, container) in each_container(pod) {
-        if matches!(kind, ContainerKind::Regular | ContainerKind::Sidecar) {
-            let requests = container.resources.and_then(|resources| resources.requests).unwrap_or_default();
-            let amount = |name: &str| requests.get(name).map_or(0, |amount| quantity(&amount.0));
-            sum = Amounts { cpu: sum.cpu + amount("cpu"), memory: sum.memory + amount("memory") };
-        }
-    }
-    sum
 }
 
 fn resources(pod: &Pod) -> Vec<(String, Option<ResourceRequirements>)> {

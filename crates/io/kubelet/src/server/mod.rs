@@ -4,6 +4,7 @@
 #![expect(clippy::result_large_err, reason = "an error here is the answer itself, made once and sent")]
 
 mod log_endpoint;
+mod node_logs;
 mod port_forward;
 mod reports;
 mod request;
@@ -87,6 +88,7 @@ async fn route(node: &Arc<NodeContext>, request: http::Request<Incoming>) -> Ans
         (&Method::GET, ["pods"]) => reports::pods(node),
         (&Method::GET, ["stats", "summary"]) => reports::summary(node).await,
         (&Method::GET, ["metrics", "resource"]) => reports::resource_metrics(node).await,
+        (&Method::GET, ["logs", ..]) => node_logs::show(&path),
         (&Method::GET, ["containerLogs", namespace, pod, container]) => {
             log_endpoint::logs(node, (namespace, pod, container), &query).await
         }

@@ -103,7 +103,10 @@ impl ControlPlane {
                 certificates: Some(pki.authority()),
                 tokens: Some(pki.service_account_key.clone()),
             })),
+            metrics: Arc::default(),
         };
+        let metrics = driver.metrics.clone();
+        self.server.metrics.add(Box::new(move || metrics.text()));
         driver.start(coracle_controllers::all(&settings));
     }
 

@@ -18,7 +18,12 @@ pub struct Metrics {
     durations: Mutex<BTreeMap<(&'static str, String), Durations>>,
     pub watches: AtomicI64,
     pub conflicts: AtomicU64,
+    /// What other components of this process count.
+    others: Mutex<Vec<Source>>,
 }
+
+/// Counts of one component, in the text form of Prometheus.
+pub type Source = Box<dyn Fn() -> String + Send + Sync>;
 
 #[derive(Default)]
 struct Durations {
@@ -46,6 +51,11 @@ impl Metrics {
         }
     }
 
+    /// Shows the counts of another component of this process beside the server's own.
+    pub fn add(&self, source: Source) {
+        self.others.lock().push(source);
+    }
+
     /// The text form of Prometheus.
     pub fn text(&self) -> String {
         let mut out = String::new();
@@ -70,6 +80,7 @@ impl Metrics {
         let watches = self.watches.load(Ordering::Relaxed);
         let _ = writeln!(out, "# TYPE apiserver_longrunning_requests gauge");
         let _ = writeln!(out, "apiserver_longrunning_requests{{verb=\"WATCH\"}} {watches}");
+        out.extend(self.others.lock().iter().map(|source| source()));
         out
     }
 }

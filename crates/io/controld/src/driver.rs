@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::catalog::{Catalog, Informed};
 use crate::execute::{Done, Means, Signer, Written, execute};
+use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::recorder::{Record, Recorder};
 
@@ -40,6 +41,7 @@ pub struct Driver {
     pub clock: Clock,
     /// Without one, certificate requests wait for another signer.
     pub signer: Option<Arc<dyn Signer>>,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Driver {
@@ -68,6 +70,7 @@ impl Driver {
                 clock: self.clock.clone(),
                 records: records.clone(),
                 queue: Queue::default(),
+                metrics: self.metrics.clone(),
                 waiting: HashMap::new(),
                 outcomes: HashMap::new(),
             };
@@ -140,6 +143,7 @@ struct Worker {
     clock: Clock,
     records: mpsc::Sender<Record>,
     queue: Queue,
+    metrics: Arc<Metrics>,
     /// Own writes that the view has not shown yet, and until when to wait for them.
     waiting: HashMap<Key, (Vec<Written>, Instant)>,
     outcomes: HashMap<Key, Outcome>,
@@ -156,6 +160,7 @@ impl Worker {
         let mut in_flight = InFlight::new();
         loop {
             self.start_due(&mut in_flight);
+            self.metrics.set(self.controller.name(), self.queue.counts());
             let due = self.queue.next_due();
             tokio::select! {
                 note = changes.recv() => {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use coracle_reconcile::Key;
 use tokio::time::Instant;
 
+use crate::metrics::Counts;
+
 /// The back-off of client-go's default rate limiter: 5 ms doubled up to 1000 s.
 const BACKOFF_FIRST: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(1000);
@@ -20,12 +22,18 @@ pub struct Queue {
     timers: BTreeMap<(Instant, u64), Key>,
     timer_of: HashMap<Key, (Instant, u64)>,
     timers_made: u64,
+    adds: u64,
+    retries: u64,
 }
 
 impl Queue {
     /// Makes a key due now; one that is being worked on becomes due when that ends.
     pub fn add(&mut self, key: Key) {
-        if self.dirty.insert(key.clone()) && !self.processing.contains(&key) {
+        if !self.dirty.insert(key.clone()) {
+            return;
+        }
+        self.adds += 1;
+        if !self.processing.contains(&key) {
             self.ready.push_back(key);
         }
     }
@@ -64,6 +72,7 @@ impl Queue {
         let failures = self.failures.entry(key.clone()).or_insert(0);
         let wait = BACKOFF_FIRST.saturating_mul(1_u32 << (*failures).min(20)).min(BACKOFF_MAX);
         *failures += 1;
+        self.retries += 1;
         let count = *failures;
         self.add_at(key.clone(), now + wait);
         count
@@ -78,8 +87,8 @@ impl Queue {
         self.timers.first_key_value().map(|((at, _), _)| *at)
     }
 
-    pub fn depth(&self) -> usize {
-        self.ready.len()
+    pub fn counts(&self) -> Counts {
+        Counts { depth: self.ready.len(), adds: self.adds, retries: self.retries }
     }
 
     fn ring(&mut self, now: Instant) {
@@ -107,6 +116,7 @@ mod tests {
         assert_eq!(queue.take(now), Some(key("a")));
         queue.add(key("a"));
         assert_eq!(queue.take(now), None);
+        assert_eq!(queue.counts(), Counts { depth: 0, adds: 2, retries: 0 });
         queue.done(&key("a"));
         assert_eq!(queue.take(now), Some(key("a")));
         queue.done(&key("a"));

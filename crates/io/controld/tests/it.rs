@@ -143,6 +143,7 @@ async fn a_refused_plan_is_tried_again_and_its_event_names_what_was_made() {
         clients,
         clock: coracle_rt::Clock::system(),
         signer: None,
+        metrics: Arc::default(),
     };
     driver.start(vec![Box::new(PodPerMap)]);
     let event = loop {

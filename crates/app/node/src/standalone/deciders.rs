@@ -140,7 +140,14 @@ pub async fn controllers(options: &ControllerOptions, tell: impl Fn(&str)) -> Re
         let controllers = coracle_controllers::all(&settings);
         tell(&format!("✓ {} controllers", controllers.len()));
         let scope = scope.child("controller-manager");
-        let driver = Driver { scope, view: remote.view.clone(), clients, clock: Clock::system(), signer };
+        let driver = Driver {
+            scope,
+            view: remote.view.clone(),
+            clients,
+            clock: Clock::system(),
+            signer,
+            metrics: Arc::default(),
+        };
         driver.start(controllers);
     })
     .await

@@ -290,7 +290,6 @@ impl Decision<'_> {
     }
 
     fn write_status(&mut self) {
-        self.status["observedGeneration"] = json!(self.scaler.meta().generation);
         if self.status["desiredReplicas"].is_null() {
             self.status["desiredReplicas"] = json!(0);
         }

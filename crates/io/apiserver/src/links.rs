@@ -237,13 +237,13 @@ fn next_attribute(tag: &[u8], from: usize) -> Option<(Span, Span)> {
         return Some((start..end, end..end));
     }
     let value = skip(equals + 1, |byte| !byte.is_ascii_whitespace());
-    match tag.get(value) {
-        Some(b'"') => Some((start..end, value + 1..skip(value + 1, |byte| byte == b'"'))),
-        Some(b'\'') => Some((start..end, value + 1..skip(value + 1, |byte| byte == b'\''))),
-        _ => Some((start..end, value..skip(value, |byte| byte.is_ascii_whitespace() || byte == b'>'))),
-    }
-    // A quote after the value is taken for the space before the next name.
-    .map(|(name, value)| (name, value.start..value.end.min(tag.len())))
+    // The quote after a value is then met as a name without a value, and left as it is.
+    let value = match tag.get(value) {
+        Some(b'"') => value + 1..skip(value + 1, |byte| byte == b'"'),
+        Some(b'\'') => value + 1..skip(value + 1, |byte| byte == b'\''),
+        _ => value..skip(value, |byte| byte.is_ascii_whitespace() || byte == b'>'),
+    };
+    Some((start..end, value))
 }
 
 #[cfg(test)]

@@ -74,14 +74,17 @@ async fn one(server: &Arc<Server>, caller: Caller, mut request: hyper::Request<I
     if let Some(upgrade) = upgrade {
         head.extensions.insert(Upgrade::new(upgrade));
     }
-    match Limited::new(body, BODY_BYTES_MAX).collect().await {
+    let is_head = head.method == http::Method::HEAD;
+    let answer = match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(body) => server.call(caller, http::Request::from_parts(head, body.to_bytes())).await,
         Err(error) if error.is::<LengthLimitError>() => answer::status(&answer::too_large(BODY_BYTES_MAX)),
         Err(error) => {
             let status = coracle_meta::Status::bad_request(format!("error reading body: {error}"));
             answer::status(&status)
         }
-    }
+    };
+    // HTTP/2 has no other way to tell that a head is all.
+    if is_head { answer.map(|_| empty()) } else { answer }
 }
 
 /// The way to a connection's bytes once the answer has switched protocols. It is taken once.

@@ -26,7 +26,8 @@ pub async fn route(server: &Arc<Server>, call: &Call) -> Result<Response, Status
     let needs_namespace = kind.is_namespaced() && (is_object || info.verb == "create");
     let is_self = kind.plural == "namespaces" && kind.group.is_empty();
     let lacks_name = info.name.is_empty() && matches!(info.verb, "update" | "patch");
-    if lacks_name || call.head.method == http::Method::HEAD {
+    // Only what is passed on may be asked for its head.
+    if lacks_name || (call.head.method == http::Method::HEAD && info.subresource != "proxy") {
         return Err(answer::method_not_allowed());
     }
     if kind.is_namespaced() && info.verb == "create" && info.namespace.is_empty() && info.name.is_empty() {

@@ -22,6 +22,9 @@ pub async fn route(server: &Arc<Server>, call: &Call) -> Result<Response, Status
     let info = &call.info;
     let served = server.groups.find(&info.group, &info.version, &info.resource).ok_or_else(answer::not_found)?;
     let kind = served.kind;
+    if let Some(text) = deprecation(kind.group, kind.plural) {
+        call.warn(text);
+    }
     let is_object = !info.name.is_empty() && !matches!(info.verb, "list" | "watch" | "deletecollection");
     let needs_namespace = kind.is_namespaced() && (is_object || info.verb == "create");
     let is_self = kind.plural == "namespaces" && kind.group.is_empty();
@@ -61,5 +64,14 @@ pub async fn route(server: &Arc<Server>, call: &Call) -> Result<Response, Status
         "delete" => write::delete(server, call, &target).await,
         "deletecollection" => collection::delete(server, call, &target).await,
         _ => Err(answer::method_not_allowed()),
+    }
+}
+
+/// What every request about a resource that is on its way out is told.
+fn deprecation(group: &str, plural: &str) -> Option<&'static str> {
+    match (group, plural) {
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        _ => None,
     }
 }

@@ -1,13 +1,32 @@
 //! IPAddresses: which Service has which cluster IP.
 
-use coracle_meta::Value;
+use coracle_meta::field::Path;
+use coracle_meta::{ErrorList, Value};
 
 use crate::column::{Column, NAME, text};
+use crate::object_meta::immutable;
 use crate::rules::Rules;
 
 const COLUMNS: &[Column] = &[NAME, text("ParentRef", |address, _| parent(address).into())];
 
-pub const RULES: Rules = Rules { name: any_address, columns: COLUMNS, ..Rules::STANDARD };
+pub const RULES: Rules = Rules { name: any_address, validate, validate_update, columns: COLUMNS, ..Rules::STANDARD };
+
+fn validate(address: &Value, errors: &mut ErrorList) {
+    let (parent, path) = (address.at(&["spec", "parentRef"]), Path::new("spec.parentRef"));
+    if parent.is_null() {
+        return errors.required(&path, "");
+    }
+    for member in ["resource", "name"] {
+        if parent.str_at(&[member]).is_empty() {
+            errors.required(&path.child(member), "");
+        }
+    }
+}
+
+fn validate_update(new: &Value, old: &Value, errors: &mut ErrorList) {
+    let path = ["spec", "parentRef"];
+    immutable(new.at(&path), old.at(&path), &Path::new("spec.parentRef"), errors);
+}
 
 fn any_address(name: &str) -> Vec<String> {
     match name.parse::<std::net::IpAddr>() {

@@ -32,8 +32,10 @@ fn validate(class: &Value, errors: &mut ErrorList) {
     let value = class.int_at(&["value"]).unwrap_or_default();
     let is_system = ["system-node-critical", "system-cluster-critical"].contains(&name);
     if name.starts_with(SYSTEM_PREFIX) && !is_system {
-        let detail = "priority class names with 'system-' prefix are reserved for system use only. error: \
-                      priorityclass is not one of the system priority classes";
+        let detail = format!(
+            "priority class names with 'system-' prefix are reserved for system use only. error: {name} is not a known \
+             system priority class"
+        );
         errors.forbidden(&Path::new("metadata.name"), detail);
     } else if !is_system && value > USER_VALUE_MAX {
         let detail = format!("maximum allowed value of a user defined priority is {USER_VALUE_MAX}");
@@ -47,7 +49,7 @@ fn validate(class: &Value, errors: &mut ErrorList) {
 
 fn validate_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     if new.get("value") != old.get("value") {
-        errors.forbidden(&Path::new("Value"), "may not be changed in an update.");
+        errors.forbidden(&Path::new("value"), "may not be changed in an update.");
     }
     let path = Path::new("preemptionPolicy");
     crate::object_meta::immutable(new.get("preemptionPolicy"), old.get("preemptionPolicy"), &path, errors);

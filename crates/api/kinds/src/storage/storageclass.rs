@@ -49,12 +49,10 @@ fn validate(object: &Value, errors: &mut ErrorList) {
 }
 
 fn validate_update(new: &Value, old: &Value, errors: &mut ErrorList) {
-    for member in ["parameters", "provisioner"] {
-        if !same(new.get(member), old.get(member)) {
-            errors.forbidden(&Path::new(member), "updates to {member} are forbidden.".replace("{member}", member));
-        }
+    if !same(new.get("parameters"), old.get("parameters")) {
+        errors.forbidden(&Path::new("parameters"), "updates to parameters are forbidden.");
     }
-    for member in ["reclaimPolicy", "volumeBindingMode"] {
+    for member in ["provisioner", "reclaimPolicy", "volumeBindingMode"] {
         immutable(new.get(member), old.get(member), &Path::new(member), errors);
     }
 }

@@ -9,7 +9,16 @@ use crate::rules::Rules;
 
 const COLUMNS: &[Column] = &[NAME, text("DriverName", |object, _| string_or(object, &["driverName"], "")), AGE];
 
-pub const RULES: Rules = Rules { validate_update, columns: COLUMNS, ..Rules::STANDARD };
+pub const RULES: Rules = Rules { validate, validate_update, columns: COLUMNS, ..Rules::STANDARD };
+
+fn validate(class: &Value, errors: &mut ErrorList) {
+    if class.str_at(&["driverName"]).is_empty() {
+        errors.required(&Path::new("driverName"), "");
+    }
+    if class.get("parameters").is_empty() {
+        errors.required(&Path::new("parameters"), "must contain at least one key/value pair");
+    }
+}
 
 fn validate_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     for member in ["driverName", "parameters"] {

@@ -145,7 +145,6 @@ pub async fn components(server: &Server, call: &Call) -> Response {
     let is_well = server.cache.store.revision().await.is_ok();
     let condition = json!({"type": "Healthy", "status": if is_well { "True" } else { "False" }, "message": "ok"});
     let item = json!({"kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": "etcd-0"}, "conditions": [condition]});
-    call.warn("v1 ComponentStatus is deprecated in v1.19+");
     match call.info.name.as_str() {
         "" => answer::json(
             200,

@@ -79,7 +79,8 @@ impl Rollout<'_> {
     fn record_revision(&mut self, revision: &str) {
         if self.item.annotation(REVISION) != Some(revision) {
             let patch = json!({"metadata": {"annotations": {REVISION: revision}}});
-            self.plan.writes.push(self.item.patch(&DEPLOYMENTS, None, patch));
+            // As part of the status: elsewhere a changed annotation counts as a new generation.
+            self.plan.writes.push(self.item.patch(&DEPLOYMENTS, Some("status"), patch));
         }
     }
 

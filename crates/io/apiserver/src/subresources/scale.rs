@@ -72,8 +72,18 @@ fn applied(server: &Server, call: &Call, target: &Target, (old, config): (&Value
     if !config.at(&["spec", "replicas"]).is_null() {
         own.set(&["spec", "replicas"], wanted.int_at(&["spec", "replicas"]).unwrap_or_default());
     }
-    let object = managed::apply(server, call, target.served, &live, &own)?;
-    Ok(stored(target, &object))
+    let object = managed::apply(server, call, target.served, &live, &own);
+    Ok(stored(target, &object.map_err(|status| of_scale(target, status))?))
+}
+
+/// A conflict over replicas is told as one over the `Scale`.
+fn of_scale(target: &Target, mut status: Status) -> Status {
+    let (own, shown) = (format!("using {}", target.served.api_version()), format!("using {VERSION}"));
+    status.message = status.message.replace(&own, &shown);
+    for cause in status.details.iter_mut().flat_map(|details| &mut details.causes) {
+        cause.message = cause.message.replace(&own, &shown);
+    }
+    status
 }
 
 fn check(target: &Target, wanted: &Value) -> Result<(), Status> {

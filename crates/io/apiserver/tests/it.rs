@@ -179,6 +179,30 @@ async fn lists_come_in_pages_and_by_selectors() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_whose_history_is_gone_goes_on_with_what_stands() {
+    let fixture = fixture().await;
+    for name in ["a", "b", "c"] {
+        fixture.ok("POST", MAPS, &config_map(name)).await;
+    }
+    let first = fixture.get(&format!("{MAPS}?limit=1")).await;
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    // The list itself stays as it was.
+    let later = fixture.ok("POST", "/api/v1/namespaces", &json!({"metadata": {"name": "later"}})).await;
+    let later: u64 = later["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+    fixture.server.cache.store.compact(later).await.unwrap();
+    let (code, expired) = fixture.call("GET", &format!("{MAPS}?limit=1&continue={token}"), &Value::Null).await;
+    assert_eq!((code, &expired["reason"]), (410, &json!("Expired")), "{expired:#}");
+    let token = expired["metadata"]["continue"].as_str().unwrap();
+    let second = fixture.get(&format!("{MAPS}?limit=1&continue={token}")).await;
+    assert_eq!(
+        (&second["items"][0]["metadata"]["name"], &second["metadata"]["remainingItemCount"]),
+        (&json!("b"), &json!(1))
+    );
+    assert_ne!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    fixture.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_tells_changes_from_a_version_on() {
     let fixture = fixture().await;
     let before = fixture.get(MAPS).await["metadata"]["resourceVersion"].as_str().unwrap().to_owned();

@@ -109,6 +109,15 @@ impl ResourceCache {
         self.list_stored(Some(revision), query).await
     }
 
+    /// Fails where the store has forgotten what stood at `revision`. Lists from here would still show it as long as
+    /// nothing changed; what clients are told must not hang on that.
+    pub async fn check_kept(&self, revision: Revision) -> Result<(), CacheError> {
+        let (start, end) = (self.prefix.start(), Default::default());
+        let request = RangeRequest { start, end, at: Some(revision), limit: 1, detail: Detail::CountOnly };
+        self.store.range(request).await?;
+        Ok(())
+    }
+
     /// A part of the list as of every write acknowledged before the call.
     pub async fn list_fresh(&self, query: ListQuery<'_>) -> Result<Page, CacheError> {
         match self.sync().await? {

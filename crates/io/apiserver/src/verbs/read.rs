@@ -69,6 +69,9 @@ pub async fn select(
 ) -> Result<(Vec<Arc<Object>>, ListMeta), Status> {
     let limit = call.query.number("limit").unwrap_or_default().max(0) as usize;
     let mut place = Place::read(call, cache).await?;
+    if let Some(at) = place.at.filter(|_| place.continues) {
+        cache.check_kept(at).await.map_err(|error| place.lost(error))?;
+    }
     let mut items = Vec::new();
     loop {
         // What a selector drops is made up for from the next page.

@@ -34,4 +34,4 @@ pub mod storagemigration;
 pub use column::Column;
 pub use kind::{Kind, Scope, Storage, Subresource, Version};
 pub use rules::{Lifecycle, Rules};
-pub use table::{by_gvk, find, table};
+pub use table::{by_gvk, find, find_named, table};

@@ -147,13 +147,12 @@ impl Kind {
     }
 
     /// The object in another apiVersion (`v1`, `autoscaling/v2`); defaults of the new version are the caller's.
-    pub fn convert(&self, object: &Value, from: &str, to: &str) -> Value {
-        let mut converted = object.clone();
+    pub fn convert(&self, mut object: Value, from: &str, to: &str) -> Value {
         if from != to {
-            (self.rules.convert)(&mut converted, from, to);
-            converted.set(&["apiVersion"], to);
+            (self.rules.convert)(&mut object, from, to);
+            object.set(&["apiVersion"], to);
         }
-        converted
+        object
     }
 
     pub fn columns(&self) -> &'static [Column] {

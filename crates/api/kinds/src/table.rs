@@ -173,9 +173,14 @@ pub fn table() -> &'static [Kind] {
 
 /// The kind of a resource.
 pub fn find(resource: &Resource) -> Option<&'static Kind> {
+    find_named(&resource.group, &resource.plural)
+}
+
+/// The same, by group and plural.
+pub fn find_named(group: &str, plural: &str) -> Option<&'static Kind> {
     static BY_RESOURCE: OnceLock<HashMap<(&str, &str), &Kind>> = OnceLock::new();
     let index = BY_RESOURCE.get_or_init(|| KINDS.iter().map(|kind| ((kind.group, kind.plural), kind)).collect());
-    index.get(&(resource.group.as_ref(), resource.plural.as_ref())).copied()
+    index.get(&(group, plural)).copied()
 }
 
 /// The kind an object names, in a version it is or may be served in.

@@ -11,6 +11,7 @@ mod set;
 mod walk;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use coracle_meta::{GroupVersionKind, Value};
 use coracle_schema::{Schema, write_defaults};
@@ -151,7 +152,7 @@ impl Subject<'_> {
         let empty = if live.is_null() { self.empty() } else { Value::Null };
         let live = if live.is_null() { &empty } else { live };
         let (mut managers, comparison) = self.transfer(live, new, managers, None, Force::Yes)?;
-        let set = comparison.changed().without(self.reset).difference(&stripped());
+        let set = comparison.changed().without(self.reset).difference(&STRIPPED);
         if !set.is_empty() {
             let manager = Manager::new(Operation::Update, writer.manager, self.api_version, writer.subresource);
             let before = managers.remove(&manager).map(|owned| owned.set).unwrap_or_default();
@@ -271,7 +272,7 @@ impl Subject<'_> {
         let (mut managers, _) = self.transfer(old, &merged, managers, Some(&manager), force)?;
         let is_same = merged == *old;
         if let Some(owned) = managers.get_mut(&manager) {
-            owned.set = owned.set.difference(&stripped());
+            owned.set = owned.set.difference(&STRIPPED);
             if !is_same {
                 owned.time = writer.time.to_owned();
             }
@@ -314,7 +315,7 @@ impl Subject<'_> {
 }
 
 /// What nobody owns.
-fn stripped() -> Set {
+static STRIPPED: LazyLock<Set> = LazyLock::new(|| {
     Set::of_fields(&[
         &["apiVersion"],
         &["kind"],
@@ -329,7 +330,7 @@ fn stripped() -> Set {
         &["metadata", "managedFields"],
         &["metadata", "resourceVersion"],
     ])
-}
+});
 
 /// Whether managedFields were sent to be forgotten: none, or one that says nothing.
 fn is_reset(given: &Value) -> bool {

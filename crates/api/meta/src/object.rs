@@ -5,12 +5,15 @@
 //! once, when the object arrives, because selectors and indexes ask for nothing else.
 
 use std::any::Any;
+use std::fmt::Write;
 use std::sync::{Arc, Weak};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use crate::Value;
 
 /// An encoded object and what of it is read often.
 pub struct Object {
@@ -60,21 +63,26 @@ pub enum ObjectError {
 }
 
 impl Object {
-    /// Takes JSON as the server's writer makes it (`metadata` present, without a resource version).
+    /// Takes JSON as the server's writer makes it (`metadata` present, without a resource version). Where kind, version
+    /// and metadata come first, as that writer has them, nothing behind the metadata is looked at.
     pub fn new(bytes: Bytes, revision: u64) -> Result<Object, ObjectError> {
-        #[derive(Deserialize)]
-        struct Outer<'a> {
-            #[serde(borrow)]
-            metadata: &'a serde_json::value::RawValue,
-        }
-        let outer: Outer<'_> = serde_json::from_slice(&bytes)?;
-        let raw = outer.metadata.get();
-        if !raw.starts_with('{') {
-            return Err(ObjectError::NoMetadata);
-        }
-        let meta = serde_json::from_str(raw)?;
-        let splice = raw.as_ptr() as usize - bytes.as_ptr() as usize + 1;
-        Ok(Object { bytes, splice, revision, meta, decoded: Mutex::new(None) })
+        let start = match leading_metadata(&bytes) {
+            Some(start) => start,
+            None => metadata_start(&bytes)?,
+        };
+        let mut reader = serde_json::Deserializer::from_slice(&bytes[start..]);
+        let meta = Projection::deserialize(&mut reader)?;
+        Ok(Object { bytes, splice: start + 1, revision, meta, decoded: Mutex::new(None) })
+    }
+
+    /// As `new`, for a writer that still holds the tree which it made the JSON of.
+    pub fn written(bytes: Bytes, tree: &Value, revision: u64) -> Result<Object, ObjectError> {
+        let start = match leading_metadata(&bytes) {
+            Some(start) => start,
+            None => metadata_start(&bytes)?,
+        };
+        let meta = Projection::of(tree.get("metadata"));
+        Ok(Object { bytes, splice: start + 1, revision, meta, decoded: Mutex::new(None) })
     }
 
     /// The same object under another revision: what a deletion tells, for one.
@@ -101,7 +109,7 @@ impl Object {
     fn write_from(&self, out: &mut BytesMut, start: usize) {
         out.put_slice(&self.bytes[start..self.splice]);
         out.put_slice(b"\"resourceVersion\":\"");
-        out.put_slice(self.revision.to_string().as_bytes());
+        write!(out, "{}", self.revision).expect("a buffer grows as it must");
         out.put_slice(if self.bytes[self.splice] == b'}' { b"\"" } else { b"\"," });
         out.put_slice(&self.bytes[self.splice..]);
     }
@@ -133,6 +141,25 @@ impl Object {
 }
 
 impl Projection {
+    /// Of the tree of `metadata`.
+    pub fn of(meta: &Value) -> Projection {
+        let text = |key: &str| meta.str_at(&[key]).to_owned();
+        let labels = meta.entries_at(&["labels"]);
+        let finalizers = meta.list_at(&["finalizers"]).iter().filter_map(Value::as_str);
+        Projection {
+            name: text("name"),
+            namespace: text("namespace"),
+            uid: text("uid"),
+            generation: meta.int_at(&["generation"]).unwrap_or_default(),
+            labels: labels
+                .map(|(key, value)| (key.to_owned(), value.as_str().unwrap_or_default().to_owned()))
+                .collect(),
+            owner_references: meta.list_at(&["ownerReferences"]).iter().map(Owner::of).collect(),
+            finalizers: finalizers.map(str::to_owned).collect(),
+            deletion_timestamp: text("deletionTimestamp"),
+        }
+    }
+
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
@@ -143,6 +170,47 @@ impl Projection {
 
     pub fn is_deleting(&self) -> bool {
         !self.deletion_timestamp.is_empty()
+    }
+}
+
+impl Owner {
+    fn of(owner: &Value) -> Owner {
+        let text = |key: &str| owner.str_at(&[key]).to_owned();
+        Owner {
+            api_version: text("apiVersion"),
+            kind: text("kind"),
+            name: text("name"),
+            uid: text("uid"),
+            controller: owner.bool_at(&["controller"]),
+            block_owner_deletion: owner.bool_at(&["blockOwnerDeletion"]),
+        }
+    }
+}
+
+/// Where the map of `metadata` begins in `{"kind":"…","apiVersion":"…","metadata":{`; `None` for any other beginning.
+fn leading_metadata(bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes;
+    for key in [b"{\"kind\":\"".as_slice(), b",\"apiVersion\":\""] {
+        rest = rest.strip_prefix(key)?;
+        let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+        rest = rest[end..].strip_prefix(b"\"")?;
+    }
+    rest = rest.strip_prefix(b",\"metadata\":")?;
+    rest.starts_with(b"{").then(|| bytes.len() - rest.len())
+}
+
+/// The same, wherever `metadata` stands.
+fn metadata_start(bytes: &[u8]) -> Result<usize, ObjectError> {
+    #[derive(Deserialize)]
+    struct Outer<'a> {
+        #[serde(borrow)]
+        metadata: &'a serde_json::value::RawValue,
+    }
+    let outer: Outer<'_> = serde_json::from_slice(bytes)?;
+    let raw = outer.metadata.get();
+    match raw.starts_with('{') {
+        true => Ok(raw.as_ptr() as usize - bytes.as_ptr() as usize),
+        false => Err(ObjectError::NoMetadata),
     }
 }
 
@@ -185,6 +253,34 @@ mod tests {
         let mut out = BytesMut::new();
         object.write_item_json(&mut out, br#""kind":"Pod","apiVersion":"v1","#);
         assert_eq!(out, r#"{"metadata":{"resourceVersion":"7","name":"a"}}"#);
+    }
+
+    #[test]
+    fn a_tree_and_its_text_project_alike() {
+        let text = br#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","namespace":"b","uid":"u","generation":3,
+            "labels":{"k":"v"},"finalizers":["f"],"deletionTimestamp":"2026-01-01T00:00:00Z","managedFields":[{}],
+            "ownerReferences":[{"apiVersion":"v1","kind":"K","name":"o","uid":"x","controller":true}]},"spec":{}}"#;
+        let bytes = Bytes::from_static(text);
+        let (read, tree) = (Object::new(bytes.clone(), 7).unwrap(), Value::from_json(text).unwrap());
+        let written = Object::written(bytes, &tree, 7).unwrap();
+        assert_eq!((&written.meta, written.splice), (&read.meta, read.splice));
+        assert!(read.meta.controller().is_some());
+    }
+
+    #[test]
+    fn metadata_is_found_wherever_it_stands() {
+        for text in [
+            r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"},"x":1}"#,
+            r#"{"kind":"P\"d","apiVersion":"v1","metadata":{"name":"a"}}"#,
+            r#"{"x":{"metadata":{}},"metadata": {"name":"a"}}"#,
+        ] {
+            let object = Object::new(Bytes::from_static(text.as_bytes()), 7).unwrap();
+            assert_eq!(object.meta.name, "a", "{text}");
+            let shown = Value::from_json(&object.json()).unwrap();
+            assert_eq!(shown.str_at(&["metadata", "resourceVersion"]), "7", "{text}");
+        }
+        let none = Bytes::from_static(br#"{"kind":"Pod","apiVersion":"v1","metadata":null}"#);
+        assert!(Object::new(none, 7).is_err());
     }
 
     #[test]

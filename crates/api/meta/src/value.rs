@@ -28,6 +28,9 @@ pub struct Map {
 
 static NULL: Value = Value::Null;
 
+/// Room for most objects, so that writing one seldom moves what is written.
+const JSON_BYTES_USUAL: usize = 2048;
+
 impl Value {
     pub fn map() -> Value {
         Value::Map(Map::default())
@@ -159,7 +162,9 @@ impl Value {
 
     /// This value as compact JSON.
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a tree always has a JSON form")
+        let mut out = Vec::with_capacity(JSON_BYTES_USUAL);
+        serde_json::to_writer(&mut out, self).expect("a tree always has a JSON form");
+        out
     }
 
     /// Reads any JSON; of duplicate keys the last wins. The server's border has a stricter reader in `schema`.
@@ -228,6 +233,16 @@ impl Map {
 
     pub fn keys(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator {
         self.entries.iter().map(|(key, _)| key.as_str())
+    }
+
+    /// Puts these members first, in this order; a missing one becomes an empty map.
+    pub fn lead_with(&mut self, keys: &[&str]) {
+        for (place, key) in keys.iter().enumerate() {
+            match self.entries.iter().position(|(name, _)| name == key) {
+                Some(found) => self.entries[place..=found].rotate_right(1),
+                None => self.entries.insert(place, (CompactString::new(key), Value::map())),
+            }
+        }
     }
 
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut Value) -> bool) {
@@ -389,6 +404,15 @@ mod tests {
     fn json_round_trips_in_order() {
         let text = br#"{"b":[1,-2,2.5,true,null],"a":{"x":"y"}}"#;
         assert_eq!(Value::from_json(text).unwrap().to_json(), text);
+    }
+
+    #[test]
+    fn members_are_moved_to_the_front_and_the_rest_keeps_its_order() {
+        let mut value = Value::from_json(br#"{"a":1,"metadata":{"x":1},"b":2,"kind":"K"}"#).unwrap();
+        let Value::Map(map) = &mut value else { unreachable!() };
+        map.lead_with(&["kind", "apiVersion", "metadata"]);
+        map.lead_with(&["kind", "apiVersion", "metadata"]);
+        assert_eq!(value.to_json(), br#"{"kind":"K","apiVersion":{},"metadata":{"x":1},"a":1,"b":2}"#);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Chance as a value: uids, name suffixes and jitter come from here, from the system or from a seed.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,11 +26,7 @@ impl Dice {
 
     pub fn next_u64(&self) -> u64 {
         match &self.0 {
-            Source::System => {
-                let mut bytes = [0; 8];
-                getrandom::fill(&mut bytes).expect("the kernel's random source answers on every supported Linux");
-                u64::from_ne_bytes(bytes)
-            }
+            Source::System => POOL.with_borrow_mut(Pool::next),
             Source::Seeded(state) => split_mix(state.fetch_add(GOLDEN, Ordering::SeqCst).wrapping_add(GOLDEN)),
         }
     }
@@ -51,6 +48,34 @@ impl Dice {
             low >> 48,
             low & 0xffff_ffff_ffff
         )
+    }
+}
+
+/// Bytes of the kernel's random source that a thread has fetched and not handed out: one system call for many numbers.
+struct Pool {
+    bytes: [u8; POOL_BYTES],
+    used: usize,
+}
+
+const POOL_BYTES: usize = 256;
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; POOL_BYTES], used: POOL_BYTES }) };
+}
+
+impl Pool {
+    fn next(&mut self) -> u64 {
+        if self.used == POOL_BYTES {
+            getrandom::fill(&mut self.bytes).expect("the kernel's random source answers on every supported Linux");
+            self.used = 0;
+        }
+        let mut number = [0; 8];
+        let taken = &mut self.bytes[self.used..self.used + number.len()];
+        number.copy_from_slice(taken);
+        // What was handed out is not left lying in memory.
+        taken.fill(0);
+        self.used += number.len();
+        u64::from_ne_bytes(number)
     }
 }
 
@@ -78,6 +103,13 @@ mod tests {
         let uuid = Dice::system().uuid();
         assert_eq!((uuid.len(), &uuid[14..15]), (36, "4"));
         assert!("89ab".contains(&uuid[19..20]));
+    }
+
+    #[test]
+    fn the_system_never_repeats_itself() {
+        let dice = Dice::system();
+        let numbers: std::collections::HashSet<u64> = (0..1000).map(|_| dice.next_u64()).collect();
+        assert_eq!(numbers.len(), 1000);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! RBAC, compiled as objects come and go: each subject leads straight to its bindings, each binding to its role's
 //! rules, so that a decision reads nothing else. Source: Kubernetes `plugin/pkg/auth/authorizer/rbac`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use coracle_meta::{User, Value};
@@ -16,18 +16,28 @@ type Name = (String, String);
 #[derive(Debug, Default)]
 pub struct Policy {
     roles: HashMap<Name, Arc<[Rule]>>,
-    bindings: HashMap<Name, Binding>,
-    by_subject: HashMap<Subject, BTreeSet<Name>>,
+    bindings: BTreeMap<Name, Arc<Binding>>,
+    users: HashMap<String, Grants>,
+    groups: HashMap<String, Grants>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A subject's bindings with the rules of their roles, in the order of the bindings' names.
+type Grants = BTreeMap<Name, Grant>;
+
+#[derive(Clone, Debug)]
+struct Grant {
+    binding: Arc<Binding>,
+    rules: Arc<[Rule]>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
 struct Binding {
     /// The namespace is empty for a ClusterRole.
     role: Name,
     subjects: Vec<Subject>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Subject {
     User(String),
     Group(String),
@@ -38,43 +48,69 @@ impl Policy {
     pub fn set_role(&mut self, namespace: &str, name: &str, role: Option<&Value>) {
         let key = (namespace.to_owned(), name.to_owned());
         match role {
-            Some(role) => self.roles.insert(key, Rule::all(role).into()),
+            Some(role) => self.roles.insert(key.clone(), Rule::all(role).into()),
             None => self.roles.remove(&key),
         };
+        let bound = self.bindings.iter().filter(|(_, binding)| binding.role == key);
+        let bound: Vec<_> = bound.map(|(name, binding)| (name.clone(), binding.clone())).collect();
+        for (name, binding) in bound {
+            self.revoke(&name, &binding);
+            self.grant(&name, &binding);
+        }
     }
 
     /// Takes a RoleBinding or ClusterRoleBinding as it is now; `None` when it is gone.
     pub fn set_binding(&mut self, namespace: &str, name: &str, binding: Option<&Value>) {
         let key = (namespace.to_owned(), name.to_owned());
         if let Some(old) = self.bindings.remove(&key) {
-            for subject in old.subjects {
-                if let Some(names) = self.by_subject.get_mut(&subject) {
-                    names.remove(&key);
-                }
-            }
+            self.revoke(&key, &old);
         }
-        let Some(binding) = binding.map(|value| Binding::read(namespace, value)) else { return };
-        for subject in &binding.subjects {
-            self.by_subject.entry(subject.clone()).or_default().insert(key.clone());
-        }
+        let Some(binding) = binding.map(|value| Arc::new(Binding::read(namespace, value))) else { return };
+        self.grant(&key, &binding);
         self.bindings.insert(key, binding);
     }
 
-    pub fn authorize(&self, asked: &Attributes<'_>) -> Decision {
-        for (name, binding) in self.bindings_of(asked.user, asked.namespace) {
-            let Some(rules) = self.roles.get(&binding.role) else { continue };
-            if rules.iter().any(|rule| rule.allows(asked)) {
-                return Decision::Allow(binding.explain(name, asked.user));
+    fn grant(&mut self, name: &Name, binding: &Arc<Binding>) {
+        let Some(rules) = self.roles.get(&binding.role) else { return };
+        for subject in &binding.subjects {
+            let grants = match subject {
+                Subject::User(user) => self.users.entry(user.clone()).or_default(),
+                Subject::Group(group) => self.groups.entry(group.clone()).or_default(),
+            };
+            grants.insert(name.clone(), Grant { binding: binding.clone(), rules: rules.clone() });
+        }
+    }
+
+    fn revoke(&mut self, name: &Name, binding: &Binding) {
+        for subject in &binding.subjects {
+            let (table, subject) = match subject {
+                Subject::User(user) => (&mut self.users, user),
+                Subject::Group(group) => (&mut self.groups, group),
+            };
+            let Some(grants) = table.get_mut(subject) else { continue };
+            grants.remove(name);
+            if grants.is_empty() {
+                table.remove(subject);
             }
         }
-        Decision::NoOpinion(String::new())
+    }
+
+    /// Whether a rule allows it, for those who do not ask which.
+    pub fn allows(&self, asked: &Attributes<'_>) -> bool {
+        self.grants_of(asked.user, asked.namespace).any(|(_, grant)| grant.allows(asked))
+    }
+
+    pub fn authorize(&self, asked: &Attributes<'_>) -> Decision {
+        let mut grants = self.grants_of(asked.user, asked.namespace);
+        match grants.find(|(_, grant)| grant.allows(asked)) {
+            Some((name, grant)) => Decision::Allow(grant.binding.explain(name, asked.user)),
+            None => Decision::NoOpinion(String::new()),
+        }
     }
 
     /// Every rule that holds for the user in the namespace, cluster-wide ones included.
     pub fn rules_for(&self, user: &User, namespace: &str) -> Vec<Rule> {
-        let bindings = self.bindings_of(user, namespace);
-        let rules = bindings.filter_map(|(_, binding)| self.roles.get(&binding.role));
-        rules.flat_map(|rules| rules.iter().cloned()).collect()
+        self.grants_of(user, namespace).flat_map(|(_, grant)| grant.rules.iter().cloned()).collect()
     }
 
     /// The rules of the role that a binding in `namespace` names.
@@ -82,12 +118,16 @@ impl Policy {
         self.roles.get(&role_name(namespace, role_ref)).cloned()
     }
 
-    fn bindings_of<'a>(&'a self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = (&'a Name, &'a Binding)> {
-        let subjects = user.groups.iter().map(|group| Subject::Group(group.clone()));
-        let subjects = std::iter::once(Subject::User(user.name.clone())).chain(subjects);
-        let names = subjects.filter_map(|subject| self.by_subject.get(&subject)).flatten();
-        let in_scope = names.filter(move |(own, _)| own.is_empty() || own == namespace);
-        in_scope.filter_map(|name| self.bindings.get_key_value(name))
+    fn grants_of<'a>(&'a self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = (&'a Name, &'a Grant)> {
+        let groups = user.groups.iter().filter_map(|group| self.groups.get(group));
+        let grants = self.users.get(&user.name).into_iter().chain(groups).flatten();
+        grants.filter(move |((own, _), _)| own.is_empty() || own == namespace)
+    }
+}
+
+impl Grant {
+    fn allows(&self, asked: &Attributes<'_>) -> bool {
+        self.rules.iter().any(|rule| rule.allows(asked))
     }
 }
 
@@ -153,7 +193,9 @@ mod tests {
 
     fn may_list(policy: &Policy, user: &User, namespace: &str) -> bool {
         let pods = Resource::new("", "pods");
-        policy.authorize(&Attributes { namespace, ..Attributes::of(user, "list", &pods) }).is_allowed()
+        let asked = Attributes { namespace, ..Attributes::of(user, "list", &pods) };
+        assert_eq!(policy.allows(&asked), policy.authorize(&asked).is_allowed());
+        policy.allows(&asked)
     }
 
     #[test]
@@ -179,5 +221,16 @@ mod tests {
         let mut policy = policy();
         policy.set_role("", "reader", Some(&json(r#"{"rules":null}"#)));
         assert!(!may_list(&policy, &User::new("eve", &["team"]), "blue"));
+    }
+
+    #[test]
+    fn a_binding_may_come_before_its_role() {
+        let mut policy = policy();
+        policy.set_role("", "reader", None);
+        assert!(!may_list(&policy, &User::new("eve", &["team"]), "blue"));
+        let role = json(r#"{"rules":[{"verbs":["*"],"apiGroups":["*"],"resources":["*"]}]}"#);
+        policy.set_role("", "reader", Some(&role));
+        assert!(may_list(&policy, &User::new("eve", &["team"]), "blue"));
+        assert!(!may_list(&policy, &User::new("eve", &["team"]), "red"));
     }
 }

@@ -10,7 +10,7 @@ use coracle_kinds::Kind;
 use coracle_meta::{Object, Resource, Status, Value};
 use coracle_reconcile::View;
 
-use crate::authorise::decide;
+use crate::authorise::permits;
 use crate::server::Server;
 use crate::store;
 use crate::store::charge::Charges;
@@ -85,7 +85,7 @@ async fn answer<'a>(
         }
         Ask::Permit { verb, resource, name } => {
             let asked = Attributes { name: &name, ..Attributes::of(request.user, verb, &resource) };
-            Answer::Permitted(decide(server, &asked).is_allowed())
+            Answer::Permitted(permits(server, &asked))
         }
         Ask::Charge(charge) => Answer::Charged(charges.add(server, &charge).await?),
     };

@@ -1,10 +1,11 @@
 //! One request on its way: who asks, what for, and what to warn of.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use coracle_kinds::Kind;
-use coracle_meta::{Resource, Status, User};
+use coracle_meta::{Status, User};
 use http::header::HeaderValue;
 use parking_lot::Mutex;
 
@@ -23,7 +24,7 @@ pub struct Call {
     pub head: http::request::Parts,
     pub body: Bytes,
     /// Where the caller is, as the proxying doors tell it on.
-    pub address: String,
+    pub address: IpAddr,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -37,7 +38,7 @@ pub struct Served {
 impl Served {
     /// The kind in the version it is stored in.
     pub fn stored(group: &str, plural: &str) -> Option<Served> {
-        let kind = coracle_kinds::find(&Resource::owned(group, plural))?;
+        let kind = coracle_kinds::find_named(group, plural)?;
         Some(Served { kind, version: kind.storage?.version })
     }
 
@@ -65,7 +66,7 @@ impl Call {
         };
         let address = match caller {
             Caller::Socket { address, .. } => address,
-            Caller::Local(_) => "127.0.0.1".into(),
+            Caller::Local(_) => Ipv4Addr::LOCALHOST.into(),
         };
         let call = Call { user, info, query, head, body, address, warnings: Mutex::default() };
         match failed {

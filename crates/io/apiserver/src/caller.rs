@@ -1,6 +1,7 @@
 //! Where a request comes in: a socket, whose proofs are still to be judged, or a component of this process, whose
 //! identity was settled when it was wired. No socket can produce the second.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ pub enum Caller {
     /// `certificate` is the user that a verified client certificate names, read once per connection.
     Socket {
         certificate: Option<Arc<User>>,
-        address: String,
+        address: IpAddr,
     },
     Local(Identity),
 }

@@ -59,33 +59,20 @@ pub fn object(call: &Call, served: Served) -> Result<Value, Status> {
 /// The body as an object of a kind named by its group, version and kind.
 pub fn named(call: &Call, api_version: &str, kind: &str) -> Result<Value, Status> {
     let media = accept(call)?;
-    let said = media.type_meta(&call.body).map_err(|error| {
-        let error = match error {
-            ReadError::Syntax(error) => format!("couldn't get version/kind; json parse error: {error}"),
-            error => error.to_string(),
-        };
-        let body = summary(&call.body);
-        Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {error} ({body})"))
-    })?;
-    if let Some(why) = misfit((&said.0, &said.1), (api_version, kind)) {
-        let version = match said.0.as_str() {
-            "" => api_version.rsplit('/').next().unwrap_or_default(),
-            version => version.rsplit('/').next().unwrap_or_default(),
-        };
-        let said = if said.1.is_empty() { kind } else { &said.1 };
-        return Err(Status::bad_request(format!("{said} in version {version:?} cannot be handled as a {kind}: {why}")));
-    }
-    if !said.0.is_empty() && said.0 != api_version {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({}) does not match the expected API version ({api_version})",
-            said.0
-        )));
-    }
     let id = type_of(api_version, kind).ok_or_else(answer::not_found)?;
-    let read = media.read(id, &call.body, unknown(call)?).map_err(|error| refused(&error, api_version, kind))?;
+    let read = media.read(id, &call.body, unknown(call)?);
+    // What cannot be read may be of another kind, and a message does not say in itself what it is.
+    let said = match &read {
+        Ok(read) if media != Media::Proto => {
+            (read.value.str_at(&["apiVersion"]).to_owned(), read.value.str_at(&["kind"]).to_owned())
+        }
+        _ => media.type_meta(&call.body).map_err(|error| unrecognized(error, kind, &call.body))?,
+    };
+    check_type((&said.0, &said.1), (api_version, kind))?;
+    let read = read.map_err(|error| refused(&error, api_version, kind))?;
     read.warnings.into_iter().for_each(|text| call.warn(text));
     let mut value = read.value;
-    if media != Media::Proto && is_mentioned(&call.body, b"managedFields") {
+    if media != Media::Proto && is_mentioned(&call.body, "managedFields") {
         let raw = parse_yaml(&call.body).unwrap_or_default();
         keep_reset(&raw, &mut value);
     }
@@ -95,6 +82,35 @@ pub fn named(call: &Call, api_version: &str, kind: &str) -> Result<Value, Status
         value.set(&["metadata"], Value::map());
     }
     Ok(value)
+}
+
+/// Refuses a body that says it is something else than its URL names.
+fn check_type(said: (&str, &str), (api_version, kind): (&str, &str)) -> Result<(), Status> {
+    if let Some(why) = misfit(said, (api_version, kind)) {
+        let version = match said.0 {
+            "" => api_version.rsplit('/').next().unwrap_or_default(),
+            version => version.rsplit('/').next().unwrap_or_default(),
+        };
+        let said = if said.1.is_empty() { kind } else { said.1 };
+        return Err(Status::bad_request(format!("{said} in version {version:?} cannot be handled as a {kind}: {why}")));
+    }
+    if !said.0.is_empty() && said.0 != api_version {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({api_version})",
+            said.0
+        )));
+    }
+    Ok(())
+}
+
+/// The refusal of a body that does not even say what it is.
+fn unrecognized(error: ReadError, kind: &str, body: &[u8]) -> Status {
+    let error = match error {
+        ReadError::Syntax(error) => format!("couldn't get version/kind; json parse error: {error}"),
+        error => error.to_string(),
+    };
+    let body = summary(body);
+    Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {error} ({body})"))
 }
 
 /// Why what a body calls itself cannot become what is wanted, in Go's words; `None` where it can. What it leaves out
@@ -142,8 +158,9 @@ pub fn patched(call: &Call, value: &Value, api_version: &str, kind: &str) -> Res
     Ok(object)
 }
 
-fn is_mentioned(body: &[u8], name: &[u8]) -> bool {
-    body.windows(name.len()).any(|window| window == name)
+/// Whether a name stands somewhere in a body; in doubt it does.
+fn is_mentioned(body: &[u8], name: &str) -> bool {
+    std::str::from_utf8(body).map_or(true, |text| text.contains(name))
 }
 
 /// An empty list of managedFields asks for them to be forgotten; everywhere else an empty list is none.

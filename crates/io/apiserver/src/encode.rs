@@ -39,7 +39,7 @@ pub fn served_tree(served: Served, object: &Object) -> Result<Value, Status> {
     if served.is_storage_form() {
         return Ok(value);
     }
-    let mut value = served.kind.convert(&value, &served.kind.storage_api_version(), &served.api_version());
+    let mut value = served.kind.convert(value, &served.kind.storage_api_version(), &served.api_version());
     served.kind.default(&mut value, served.version);
     Ok(value)
 }

@@ -4,7 +4,6 @@
 use std::collections::HashSet;
 
 use coracle_kinds::{Kind, Version, table};
-use coracle_meta::Resource;
 
 use crate::call::Served;
 
@@ -64,7 +63,7 @@ impl Groups {
 
     /// The kind in a version, `None` where that is not served.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Served> {
-        let kind = coracle_kinds::find(&Resource::owned(group, plural))?;
+        let kind = coracle_kinds::find_named(group, plural)?;
         let version = kind.versions.iter().find(|known| known.name == version && self.serves(kind, known))?;
         Some(Served { kind, version: version.name })
     }

@@ -2,6 +2,7 @@
 //! token; without any, the anonymous user, who may only what is granted to everyone.
 
 pub mod bound;
+pub mod genuine;
 pub mod jwt;
 mod legacy;
 
@@ -12,6 +13,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
 use crate::caller::Caller;
+use crate::identify::genuine::Claims;
 use crate::server::Server;
 
 /// The caller's user, or why the proof it brought does not hold.
@@ -24,7 +26,7 @@ pub fn identify(server: &Server, caller: &Caller, headers: &HeaderMap) -> Result
         return Ok(user.clone());
     }
     match bearer(headers) {
-        Some(token) => token_user(server, token, &server.audiences()).map(|proof| proof.user),
+        Some(token) => token_user(server, token, server.audiences()).map(|proof| proof.user),
         None => Ok(Arc::new(User::anonymous())),
     }
 }
@@ -41,11 +43,11 @@ pub fn token_user(server: &Server, token: &str, audiences: &[String]) -> Result<
     if let Some(user) = server.tokens.get(token) {
         return Ok(Proof { user: user.clone(), audiences: audiences.to_vec() });
     }
-    let claims = server.keys.verify(token).ok_or_else(Status::unauthorized)?;
-    let proof = if claims.str_at(&["iss"]) == legacy::ISSUER {
-        legacy::check(server, token, &claims, audiences)
-    } else {
-        bound::check(server, &claims, audiences)
+    let read = || Claims::read(server.keys.verify(token)?);
+    let claims = server.genuine.get(token, read).ok_or_else(Status::unauthorized)?;
+    let proof = match claims.as_ref() {
+        Claims::Bound(claims) => claims.check(server, audiences),
+        Claims::Legacy(claims) => legacy::check(server, token, claims, audiences),
     };
     proof.ok_or_else(Status::unauthorized)
 }

@@ -111,7 +111,7 @@ fn with<T>(server: &Server, call: &Call, served: Served, run: impl FnOnce(Subjec
     let kind = served.kind;
     let convert = |value: &Value, from: &str, to: &str| {
         let is_known = kind.versions.iter().any(|version| kind.api_version(version.name) == to);
-        is_known.then(|| kind.convert(value, from, to))
+        is_known.then(|| kind.convert(value.clone(), from, to))
     };
     let (api_version, reset) = (served.api_version(), reset(kind, &call.info.subresource));
     let subject = Subject {

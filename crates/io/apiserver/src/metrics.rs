@@ -14,8 +14,8 @@ const BUCKETS: [f64; 10] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 1.0, 5.0, 15.0, 6
 
 #[derive(Default)]
 pub struct Metrics {
-    requests: Mutex<BTreeMap<(&'static str, String, String, u16), u64>>,
-    durations: Mutex<BTreeMap<(&'static str, String), Durations>>,
+    requests: Mutex<BTreeMap<(&'static str, &'static str, &'static str, u16), u64>>,
+    durations: Mutex<BTreeMap<(&'static str, &'static str), Durations>>,
     pub watches: AtomicI64,
     pub conflicts: AtomicU64,
     /// What other components of this process count.
@@ -35,10 +35,9 @@ struct Durations {
 impl Metrics {
     pub fn count(&self, info: &RequestInfo, code: u16, took: Duration) {
         // Names that no kind has would grow the table without bound.
-        let known = coracle_kinds::find(&coracle_meta::Resource::owned(&*info.group, &*info.resource)).is_some();
-        let resource = if known { info.resource.clone() } else { String::new() };
-        let group = if known { info.group.clone() } else { String::new() };
-        *self.requests.lock().entry((info.verb, group, resource.clone(), code)).or_default() += 1;
+        let known = coracle_kinds::find_named(&info.group, &info.resource);
+        let (group, resource) = known.map_or(("", ""), |kind| (kind.group, kind.plural));
+        *self.requests.lock().entry((info.verb, group, resource, code)).or_default() += 1;
         if info.verb != "watch" {
             let mut durations = self.durations.lock();
             let entry = durations.entry((info.verb, resource)).or_default();

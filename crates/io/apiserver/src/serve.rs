@@ -2,6 +2,7 @@
 //! read once; a peer that sends rubbish loses its connection and nothing else.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use coracle_client::Body;
 use coracle_meta::User;
 use coracle_rt::Scope;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -39,7 +40,7 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: Arc<rustls::
             Ok((stream, address)) => {
                 let (server, acceptor) = (server.clone(), acceptor.clone());
                 scope.spawn_until_cancelled("connection", async move {
-                    connection(server, acceptor, stream, address.ip().to_string()).await;
+                    connection(server, acceptor, stream, address.ip()).await;
                 });
             }
             // Out of file descriptors: others may close theirs.
@@ -51,7 +52,7 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, tls: Arc<rustls::
     }
 }
 
-async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, address: String) {
+async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, address: IpAddr) {
     let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await else { return };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| user_of(chain.first()?));
@@ -75,8 +76,12 @@ async fn one(server: &Arc<Server>, caller: Caller, mut request: hyper::Request<I
         head.extensions.insert(Upgrade::new(upgrade));
     }
     let is_head = head.method == http::Method::HEAD;
-    let answer = match Limited::new(body, BODY_BYTES_MAX).collect().await {
-        Ok(body) => server.call(caller, http::Request::from_parts(head, body.to_bytes())).await,
+    let body = match body.is_end_stream() {
+        true => Ok(Bytes::new()),
+        false => Limited::new(body, BODY_BYTES_MAX).collect().await.map(|body| body.to_bytes()),
+    };
+    let answer = match body {
+        Ok(body) => server.call(caller, http::Request::from_parts(head, body)).await,
         Err(error) if error.is::<LengthLimitError>() => answer::status(&answer::too_large(BODY_BYTES_MAX)),
         Err(error) => {
             let status = coracle_meta::Status::bad_request(format!("error reading body: {error}"));

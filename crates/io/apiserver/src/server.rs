@@ -25,6 +25,7 @@ use crate::caller::Caller;
 use crate::doors::discovery::Documents;
 use crate::encode::kept::Kept;
 use crate::groups::{Groups, GroupsError};
+use crate::identify::genuine::Genuine;
 use crate::identify::jwt::{KeyError, Keys};
 use crate::limit::Limits;
 use crate::metrics::Metrics;
@@ -88,6 +89,8 @@ pub struct Server {
     pub dice: Dice,
     pub keys: Keys,
     pub tokens: HashMap<String, Arc<User>>,
+    pub(crate) genuine: Genuine,
+    audiences: Vec<String>,
     pub policy: Arc<RwLock<Policy>>,
     pub metrics: Metrics,
     pub(crate) kept: Kept,
@@ -126,6 +129,8 @@ impl Server {
             dice: options.dice,
             keys: Keys::new(&options.token_keys)?,
             tokens: options.tokens.into_iter().map(|(token, user)| (token, Arc::new(user))).collect(),
+            genuine: Genuine::default(),
+            audiences: vec![ISSUER.to_owned()],
             policy: Arc::default(),
             metrics: Metrics::default(),
             kept: Kept::default(),
@@ -171,8 +176,8 @@ impl Server {
         self.view.clone()
     }
 
-    pub fn audiences(&self) -> Vec<String> {
-        vec![ISSUER.to_owned()]
+    pub fn audiences(&self) -> &[String] {
+        &self.audiences
     }
 
     /// Answers one request. A panic inside costs that request alone.

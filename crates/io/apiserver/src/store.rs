@@ -84,12 +84,10 @@ pub fn encode(kind: &Kind, value: &mut Value) -> Result<Bytes, Status> {
     }
     // What everything has first stands first.
     if let Value::Map(map) = value {
-        let first = ["kind", "apiVersion", "metadata"].map(|key| (key, map.remove(key).unwrap_or_else(Value::map)));
-        let rest = std::mem::take(map);
-        first.into_iter().for_each(|(key, member)| drop(map.insert(key, member)));
-        rest.iter().for_each(|(key, member)| map.push(key.into(), member.clone()));
+        map.lead_with(&["kind", "apiVersion", "metadata"]);
     }
-    Ok(value.to_json().into())
+    // Held for as long as the object stands: without room to grow.
+    Ok(Bytes::copy_from_slice(&value.to_json()))
 }
 
 /// Where an object of a kind rests.

@@ -49,7 +49,7 @@ async fn whole(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Res
     let written = match call.info.verb {
         "get" => return crate::verbs::read::get(server, call, target).await,
         "update" => {
-            let object = stored(target, &decode::object(call, target.served)?);
+            let object = stored(target, decode::object(call, target.served)?);
             store::update::update(server, call, target, &|old| Ok(keep(object.clone(), old))).await?
         }
         "patch" => {
@@ -58,7 +58,7 @@ async fn whole(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Res
                 let shown = in_served_version(target, old);
                 let changed =
                     patch.apply(server, call, &shown, &target.served.api_version(), target.served.kind.kind)?;
-                Ok(keep(stored(target, &changed), old))
+                Ok(keep(stored(target, changed), old))
             };
             store::update::update(server, call, target, &change).await?
         }

@@ -372,7 +372,7 @@ fn request(call: &Call, place: &Place) -> Result<http::Request<Full<Bytes>>, Sta
         if let Ok(value) = host.parse() {
             headers.insert(HOST, value);
         }
-        if let Ok(value) = call.address.parse() {
+        if let Ok(value) = call.address.to_string().parse() {
             headers.append(HeaderName::from_static("x-forwarded-for"), value);
         }
     }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -301,7 +302,7 @@ async fn rights_are_those_of_the_default_roles() {
     let words = "secrets is forbidden: User \"system:kube-scheduler\" cannot list resource \"secrets\" in API group \"\" \
                  in the namespace \"default\"";
     assert_eq!((code, &refused["message"]), (403, &json!(words)));
-    let socket = || Caller::Socket { certificate: None, address: "192.0.2.9".into() };
+    let socket = || Caller::Socket { certificate: None, address: IpAddr::from([192, 0, 2, 9]) };
     for (path, code) in
         [("/healthz", 200), ("/readyz", 200), ("/version", 200), ("/api/v1/pods", 403), ("/metrics", 403)]
     {

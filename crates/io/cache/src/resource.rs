@@ -128,6 +128,9 @@ impl ResourceCache {
 
     /// The object as of every write acknowledged before the call. Parsed only where this cache has another version.
     pub async fn get_fresh(&self, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, CacheError> {
+        if self.store.newest().is_some_and(|newest| newest <= self.revision()) {
+            return Ok(self.get(namespace, name));
+        }
         let start = self.prefix.key(namespace, name);
         let request = RangeRequest { start, end: Default::default(), at: None, limit: 1, detail: Detail::Full };
         let found = self.store.range(request).await?.items.into_iter().next();

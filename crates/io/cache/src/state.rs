@@ -59,7 +59,7 @@ impl State {
             Some(new) => {
                 let path: Arc<str> = path.into();
                 self.lookups.add(&path, new);
-                *self.per_namespace.entry(new.meta.namespace.clone()).or_default() += 1;
+                self.count(&new.meta.namespace);
                 self.objects.insert(path, new.clone())
             }
             None => self.objects.remove(path),
@@ -72,6 +72,13 @@ impl State {
         self.last_change = revision;
         self.window.push(event);
         Some(change)
+    }
+
+    fn count(&mut self, namespace: &str) {
+        match self.per_namespace.get_mut(namespace) {
+            Some(count) => *count += 1,
+            None => drop(self.per_namespace.insert(namespace.to_owned(), 1)),
+        }
     }
 
     fn forget(&mut self, path: &str, old: &Object, new: Option<&Object>) {

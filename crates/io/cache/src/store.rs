@@ -162,6 +162,11 @@ pub trait Store: Send + Sync + 'static {
     /// The newest revision, confirmed with a quorum where there is one.
     async fn revision(&self) -> Result<Revision, StoreError>;
 
+    /// The newest revision where that is known here and now, without asking anybody.
+    fn newest(&self) -> Option<Revision> {
+        None
+    }
+
     /// Asks that every open watch soon tells a revision no older than the newest now.
     async fn request_progress(&self) -> Result<Progress, StoreError>;
 }

@@ -144,6 +144,10 @@ impl Store for Engine {
         Ok(self.watchers.published())
     }
 
+    fn newest(&self) -> Option<Revision> {
+        Some(self.watchers.published())
+    }
+
     async fn request_progress(&self) -> Result<Progress, StoreError> {
         self.watchers.tell_progress();
         Ok(Progress::Requested)

@@ -24,24 +24,47 @@ pub struct Binding {
     pub node: Option<(String, String)>,
 }
 
-/// The user of claims whose signature holds; `None` when they are late, early, for others, or of what is gone.
-pub fn check(server: &Server, claims: &Value, audiences: &[String]) -> Option<Proof> {
-    let now = server.clock.now().as_second();
-    let in_time = claims.int_at(&["exp"])? > now && claims.int_at(&["nbf"]).unwrap_or(0) <= now + 5;
-    if !in_time || claims.str_at(&["iss"]) != ISSUER {
-        return None;
+/// What a token of ours says, whoever shows it and whenever.
+pub struct Claims {
+    expires: i64,
+    not_before: i64,
+    issuer: String,
+    audiences: Vec<String>,
+    binding: Binding,
+    user: Arc<User>,
+}
+
+impl Claims {
+    /// `None` for claims that no token of a service account has.
+    pub fn read(claims: &Value) -> Option<Claims> {
+        let binding = Binding::read(claims.get("kubernetes.io"));
+        let audiences = match claims.get("aud") {
+            Value::String(one) => vec![one.to_string()],
+            list => list.as_list()?.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
+        };
+        Some(Claims {
+            expires: claims.int_at(&["exp"])?,
+            not_before: claims.int_at(&["nbf"]).unwrap_or(0),
+            issuer: claims.str_at(&["iss"]).to_owned(),
+            audiences,
+            user: Arc::new(binding.user(claims.str_at(&["jti"]))),
+            binding,
+        })
     }
-    let own: Vec<String> = match claims.get("aud") {
-        Value::String(one) => vec![one.to_string()],
-        list => list.as_list()?.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
-    };
-    let shared: Vec<String> = audiences.iter().filter(|audience| own.contains(audience)).cloned().collect();
-    let binding = Binding::read(claims.get("kubernetes.io"));
-    if shared.is_empty() || !binding.is_alive(server.view.as_ref(), now) {
-        return None;
+
+    /// The user, as of now; `None` when the claims are late, early, for others, or of what is gone.
+    pub fn check(&self, server: &Server, audiences: &[String]) -> Option<Proof> {
+        let now = server.clock.now().as_second();
+        let in_time = self.expires > now && self.not_before <= now + 5;
+        if !in_time || self.issuer != ISSUER {
+            return None;
+        }
+        let shared: Vec<String> = audiences.iter().filter(|one| self.audiences.contains(one)).cloned().collect();
+        if shared.is_empty() || !self.binding.is_alive(server.view.as_ref(), now) {
+            return None;
+        }
+        Some(Proof { user: self.user.clone(), audiences: shared })
     }
-    let user = Arc::new(binding.user(claims.str_at(&["jti"])));
-    Some(Proof { user, audiences: shared })
 }
 
 impl Binding {

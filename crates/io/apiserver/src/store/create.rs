@@ -53,7 +53,7 @@ async fn attempt(
     stamp(server, target, &mut object)?;
     kind.default(&mut object, target.served.version);
     managed::created(server, call, target, &mut object);
-    let mut object = kind.convert(&object, &target.served.api_version(), &kind.storage_api_version());
+    let mut object = kind.convert(object, &target.served.api_version(), &kind.storage_api_version());
     let resource = target.resource();
     let name = object.str_at(&["metadata", "name"]).to_owned();
     let request = Request {
@@ -75,7 +75,7 @@ async fn attempt(
     let charges = admit::validate(server, &request, &object).await?;
     let bytes = encode(kind, &mut object)?;
     if call.is_dry_run() {
-        let object = Object::new(bytes, 0).map_err(Status::internal)?;
+        let object = Object::written(bytes, &object, 0).map_err(Status::internal)?;
         return Ok(Some(Written { object: Arc::new(object), deed: Deed::Created }));
     }
     let key = key(kind, &target.namespace, &name);
@@ -92,7 +92,7 @@ async fn attempt(
     match server.cache.store.txn(txn).await.map_err(store_failed)? {
         TxnResponse::Done { revision } => {
             server.facts.note(kind, revision);
-            let object = Object::new(bytes, revision).map_err(Status::internal)?;
+            let object = Object::written(bytes, &object, revision).map_err(Status::internal)?;
             Ok(Some(Written { object: Arc::new(object), deed: Deed::Created }))
         }
         TxnResponse::Refused { key: refused, .. } if refused == key => Err(Status::already_exists(&resource, &name)),

@@ -170,7 +170,7 @@ async fn attempt(
         },
     };
     let (object, deed) = match bytes {
-        Some(bytes) => (Object::new(bytes, revision).map_err(Status::internal)?, Deed::Changed),
+        Some(bytes) => (Object::written(bytes, &object, revision).map_err(Status::internal)?, Deed::Changed),
         None => (current.at(revision), Deed::Deleted),
     };
     Ok(Some(Written { object: Arc::new(object), deed }))

@@ -72,7 +72,7 @@ async fn attempt(
         return Ok(Some(Written { object: current.clone(), deed: Deed::Unchanged }));
     }
     let goes = is_released(target, &new);
-    let object = |revision| Object::new(bytes.clone(), revision).map(Arc::new).map_err(Status::internal);
+    let object = |revision| Object::written(bytes.clone(), &new, revision).map(Arc::new).map_err(Status::internal);
     let deed = if goes { Deed::Deleted } else { Deed::Changed };
     if call.is_dry_run() {
         return Ok(Some(Written { object: object(current.revision)?, deed }));

@@ -65,7 +65,7 @@ fn token(server: &Server, review: &Value) -> Value {
     let wanted = spec.list_at(&["audiences"]).iter().filter_map(Value::as_str).map(str::to_owned);
     let mut wanted: Vec<String> = wanted.collect();
     if wanted.is_empty() {
-        wanted = server.audiences();
+        wanted = server.audiences().to_vec();
     }
     let mut status = Value::map();
     match token_user(server, spec.str_at(&["token"]), &wanted) {

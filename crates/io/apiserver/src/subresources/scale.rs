@@ -29,7 +29,7 @@ pub async fn route(server: &Arc<Server>, call: &Call, target: &Target) -> Result
         "update" => {
             let wanted = decode::named(call, VERSION, "Scale")?;
             check(target, &wanted)?;
-            let change = |old: &Value| Ok(stored(target, &scaled(target, old, &wanted)));
+            let change = |old: &Value| Ok(stored(target, scaled(target, old, &wanted)));
             store::update::update(server, call, &whole, &change).await?.object
         }
         "patch" => {
@@ -41,7 +41,7 @@ pub async fn route(server: &Arc<Server>, call: &Call, target: &Target) -> Result
                 let shown = scale::of(&in_served_version(target, old));
                 let wanted = patch.apply(server, call, &shown, VERSION, "Scale")?;
                 check(target, &wanted)?;
-                Ok(stored(target, &scaled(target, old, &wanted)))
+                Ok(stored(target, scaled(target, old, &wanted)))
             };
             store::update::update(server, call, &whole, &change).await?.object
         }

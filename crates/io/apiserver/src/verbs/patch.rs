@@ -36,7 +36,7 @@ pub async fn patch(server: &Arc<Server>, call: &Call, target: &Target) -> Result
     let change = |old: &Value| {
         let shown = in_served_version(target, old);
         let changed = patch.apply(server, call, &shown, &target.served.api_version(), target.served.kind.kind)?;
-        Ok(stored(target, &changed))
+        Ok(stored(target, changed))
     };
     loop {
         let done = match store::update::update(server, call, target, &change).await {
@@ -77,7 +77,7 @@ pub fn in_served_version(target: &Target, old: &Value) -> Value {
         return old.clone();
     }
     let kind = target.served.kind;
-    let mut shown = kind.convert(old, &kind.storage_api_version(), &target.served.api_version());
+    let mut shown = kind.convert(old.clone(), &kind.storage_api_version(), &target.served.api_version());
     kind.default(&mut shown, target.served.version);
     shown
 }

@@ -4,7 +4,7 @@ use coracle_access::{Attributes, Rule, escalate};
 use coracle_kinds::Kind;
 use coracle_meta::{Resource, Status, User, Value};
 
-use crate::authorise::decide;
+use crate::authorise::permits;
 use crate::server::Server;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -44,7 +44,7 @@ pub fn may_grant(server: &Server, user: &User, kind: &Kind, new: &Value, old: Op
     };
     let resource = Resource::owned(GROUP, plural);
     let asked = Attributes { namespace, name: about, ..Attributes::of(user, verb, &resource) };
-    if decide(server, &asked).is_allowed() {
+    if permits(server, &asked) {
         return Ok(());
     }
     let held = server.policy.read().rules_for(user, namespace);

@@ -28,7 +28,7 @@ pub async fn update(server: &Arc<Server>, call: &Call, target: &Target) -> Resul
             "the name of the object ({name} based on URL) was undeterminable: name must be provided"
         )));
     }
-    let stored = stored(target, &object);
+    let stored = stored(target, object);
     let written = store::update::update(server, call, target, &|_| Ok(stored.clone())).await?;
     show(server, call, target, &written)
 }
@@ -45,11 +45,10 @@ pub async fn delete(server: &Arc<Server>, call: &Call, target: &Target) -> Resul
 }
 
 /// An object of the served version in the form it is stored in.
-pub fn stored(target: &Target, object: &Value) -> Value {
+pub fn stored(target: &Target, mut object: Value) -> Value {
     let kind = target.served.kind;
-    let mut object = object.clone();
     kind.default(&mut object, target.served.version);
-    kind.convert(&object, &target.served.api_version(), &kind.storage_api_version())
+    kind.convert(object, &target.served.api_version(), &kind.storage_api_version())
 }
 
 pub fn show(server: &Server, call: &Call, target: &Target, written: &Written) -> Result<Response, Status> {

@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::fmt::Write;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -25,7 +25,12 @@ pub struct Object {
     pub revision: u64,
     pub meta: Projection,
     decoded: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+    /// What field selectors ask for, taken out when the first one does.
+    selectable: OnceLock<Selectable>,
 }
+
+/// Fields by name, in the version that the bytes are of.
+pub type Selectable = Box<[(&'static str, String)]>;
 
 /// The fields of `metadata` that selectors, indexes and owner graphs read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -72,7 +77,7 @@ impl Object {
         };
         let mut reader = serde_json::Deserializer::from_slice(&bytes[start..]);
         let meta = Projection::deserialize(&mut reader)?;
-        Ok(Object { bytes, splice: start + 1, revision, meta, decoded: Mutex::new(None) })
+        Ok(Object::of(bytes, start, meta, revision))
     }
 
     /// As `new`, for a writer that still holds the tree which it made the JSON of.
@@ -81,14 +86,29 @@ impl Object {
             Some(start) => start,
             None => metadata_start(&bytes)?,
         };
-        let meta = Projection::of(tree.get("metadata"));
-        Ok(Object { bytes, splice: start + 1, revision, meta, decoded: Mutex::new(None) })
+        Ok(Object::of(bytes, start, Projection::of(tree.get("metadata")), revision))
+    }
+
+    fn of(bytes: Bytes, start: usize, meta: Projection, revision: u64) -> Object {
+        let (decoded, selectable) = (Mutex::new(None), OnceLock::new());
+        Object { bytes, splice: start + 1, revision, meta, decoded, selectable }
+    }
+
+    /// The fields that selectors ask for, as the kind's rules `make` them, once for all who select.
+    pub fn selectable(&self, make: impl FnOnce() -> Selectable) -> &Selectable {
+        self.selectable.get_or_init(make)
     }
 
     /// The same object under another revision: what a deletion tells, for one.
     pub fn at(&self, revision: u64) -> Object {
-        let decoded = Mutex::new(None);
-        Object { bytes: self.bytes.clone(), splice: self.splice, revision, meta: self.meta.clone(), decoded }
+        Object {
+            bytes: self.bytes.clone(),
+            splice: self.splice,
+            revision,
+            meta: self.meta.clone(),
+            decoded: Mutex::new(None),
+            selectable: self.selectable.clone(),
+        }
     }
 
     /// The whole JSON with its resource version.

@@ -90,9 +90,12 @@ impl<V: Clone> Index<V> {
         self.keys.get(key)?.last().filter(|version| version.value.is_some())
     }
 
-    /// The version that a key took at exactly this revision.
-    pub fn version_mut(&mut self, key: &[u8], mod_revision: Revision) -> Option<&mut Version<V>> {
-        self.keys.get_mut(key)?.iter_mut().rfind(|version| version.mod_revision == mod_revision)
+    /// The version that a key took at exactly this revision, and whether none followed it.
+    pub fn version_mut(&mut self, key: &[u8], mod_revision: Revision) -> Option<(&mut Version<V>, bool)> {
+        let versions = self.keys.get_mut(key)?;
+        let place = versions.iter().rposition(|version| version.mod_revision == mod_revision)?;
+        let is_newest = place + 1 == versions.len();
+        versions.get_mut(place).map(|version| (version, is_newest))
     }
 
     /// The first compare that does not hold.

@@ -321,6 +321,37 @@ async fn rights_are_those_of_the_default_roles() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_token_may_ends_with_its_binding_and_its_account() {
+    let fixture = fixture().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    let made = fixture.ok("POST", &format!("{accounts}/default/token"), &json!({"spec": {}})).await;
+    let bearer = format!("Bearer {}", made["status"]["token"].as_str().unwrap());
+    // A fresh list returns once the server has seen every write before it.
+    let code = async |after: &str| {
+        fixture.get(after).await;
+        let socket = Caller::Socket { certificate: None, address: IpAddr::from([192, 0, 2, 9]) };
+        let request = http::Request::builder().uri("/api/v1/pods").header("authorization", &bearer);
+        fixture.send(socket, request.body(Bytes::new()).unwrap()).await.0
+    };
+    assert_eq!(code(accounts).await, 403);
+    let subject = json!({"kind": "ServiceAccount", "name": "default", "namespace": "default"});
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"});
+    let binding = json!({"metadata": {"name": "x"}, "roleRef": role, "subjects": [subject]});
+    for _ in 0..2 {
+        fixture.ok("POST", bindings, &binding).await;
+        assert_eq!(code(bindings).await, 200);
+        fixture.ok("DELETE", &format!("{bindings}/x"), &Value::Null).await;
+        assert_eq!(code(bindings).await, 403);
+    }
+    fixture.ok("DELETE", &format!("{accounts}/default"), &Value::Null).await;
+    assert_eq!(code(accounts).await, 401);
+    fixture.ok("POST", accounts, &json!({"metadata": {"name": "default"}})).await;
+    assert_eq!(code(accounts).await, 401, "an account of the same name is another one");
+    fixture.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_discovery_and_refusals_are_as_clients_expect() {
     let fixture = fixture().await;
     fixture.ok("POST", PODS, &pod("a")).await;

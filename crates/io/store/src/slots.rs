@@ -81,12 +81,12 @@ pub fn key_value(key: &Bytes, version: &Version<Slot>, value: Bytes) -> KeyValue
 
 /// Records where a version's value lies, and drops it from memory where it is history already.
 pub fn settle(index: &mut Index<Slot>, key: &Bytes, revision: u64, place: Option<Place>) {
-    let live = index.current(key).is_some_and(|version| version.mod_revision == revision);
-    let Some(slot) = index.version_mut(key, revision).and_then(|version| version.value.as_mut()) else { return };
+    let Some((version, is_newest)) = index.version_mut(key, revision) else { return };
+    let Some(slot) = version.value.as_mut() else { return };
     if place.is_some() {
         slot.place = place;
     }
-    if !live && slot.place.is_some() {
+    if !is_newest && slot.place.is_some() {
         slot.bytes = None;
     }
 }

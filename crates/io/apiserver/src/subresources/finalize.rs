@@ -13,7 +13,7 @@ use crate::store::{self, Target};
 use crate::verbs::write::{show, stored};
 
 pub async fn finalize(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
-    let wanted = stored(target, &decode::object(call, target.served)?);
+    let wanted = stored(target, decode::object(call, target.served)?);
     let change = |old: &Value| {
         let mut kept = wanted.clone();
         restore_at(&mut kept, old, &["status"]);

@@ -73,7 +73,7 @@ fn applied(server: &Server, call: &Call, target: &Target, (old, config): (&Value
         own.set(&["spec", "replicas"], wanted.int_at(&["spec", "replicas"]).unwrap_or_default());
     }
     let object = managed::apply(server, call, target.served, &live, &own);
-    Ok(stored(target, &object.map_err(|status| of_scale(target, status))?))
+    Ok(stored(target, object.map_err(|status| of_scale(target, status))?))
 }
 
 /// A conflict over replicas is told as one over the `Scale`.

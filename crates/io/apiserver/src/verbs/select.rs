@@ -1,5 +1,6 @@
 //! Which objects a list or watch picks.
 
+use coracle_meta::object::Selectable;
 use coracle_meta::{FieldSelector, LabelSelector, Object, Status};
 
 use crate::call::{Call, Served};
@@ -64,11 +65,23 @@ impl Selector {
         if self.fields.requirements.iter().all(|requirement| is_meta(&requirement.field)) {
             return self.fields.matches(of_meta);
         }
-        let Ok(value) = served_tree(self.served, object) else { return false };
-        let fields = self.served.kind.selectable_fields(&value);
+        let made;
+        let fields = match self.served.is_storage_form() {
+            true => object.selectable(|| self.fields_of(object)),
+            false => {
+                made = self.fields_of(object);
+                &made
+            }
+        };
         self.fields.matches(|wanted| {
             let found = fields.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.as_str());
             found.or_else(|| of_meta(wanted))
         })
+    }
+
+    /// None of an object that cannot be read.
+    fn fields_of(&self, object: &Object) -> Selectable {
+        let value = served_tree(self.served, object);
+        value.map_or_else(|_| Selectable::default(), |value| self.served.kind.selectable_fields(&value).into())
     }
 }

@@ -15,7 +15,7 @@ const TOKENS_MAX: usize = 1024;
 
 /// What a token says, by who issued it.
 pub enum Claims {
-    Bound(bound::Claims),
+    Bound(Box<bound::Claims>),
     Legacy(Value),
 }
 
@@ -45,7 +45,7 @@ impl Claims {
     pub fn read(claims: Value) -> Option<Claims> {
         match claims.str_at(&["iss"]) == legacy::ISSUER {
             true => Some(Claims::Legacy(claims)),
-            false => bound::Claims::read(&claims).map(Claims::Bound),
+            false => bound::Claims::read(&claims).map(Box::new).map(Claims::Bound),
         }
     }
 }

@@ -74,15 +74,21 @@ fn surplus(view: &dyn View, pod: &Item, now: Timestamp) -> Plan {
     if older < finished.len().saturating_sub(FINISHED_MAX) { remove(pod, None, now) } else { Plan::default() }
 }
 
+/// Nobody else will tell how the pod ended: it failed, which whoever counts it by a finalizer waits to hear.
 fn remove(pod: &Item, disruption: Option<&str>, now: Timestamp) -> Plan {
+    let has_ended = matches!(phase(pod), "Succeeded" | "Failed");
+    if has_ended && pod.at("/metadata/deletionGracePeriodSeconds").as_i64() == Some(0) {
+        return Plan::default();
+    }
     let mut writes = Vec::new();
-    if let Some(message) = disruption {
+    if !has_ended {
         let mut status = status_of(pod);
-        let condition = json!({"type": "DisruptionTarget", "status": "True", "lastTransitionTime": rfc3339(now),
-            "reason": "DeletionByPodGC", "message": message});
-        set_condition(&mut status, condition);
-        if !matches!(phase(pod), "Succeeded" | "Failed") {
-            status["phase"] = json!("Failed");
+        status["phase"] = json!("Failed");
+        status["observedGeneration"] = json!(pod.meta().generation);
+        if let Some(message) = disruption {
+            let condition = json!({"type": "DisruptionTarget", "status": "True", "lastTransitionTime": rfc3339(now),
+                "reason": "DeletionByPodGC", "message": message});
+            set_condition(&mut status, condition);
         }
         writes.extend(pod.status_write(&PODS, &status));
     }
@@ -98,6 +104,15 @@ fn remove(pod: &Item, disruption: Option<&str>, now: Timestamp) -> Plan {
 mod tests {
     use super::*;
     use coracle_testkit::FakeView;
+
+    #[test]
+    fn a_pod_deleted_before_it_had_a_node_failed() {
+        let pod = json!({"metadata": {"name": "a", "namespace": "n", "finalizers": ["batch.kubernetes.io/job-tracking"],
+            "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0}, "status": {"phase": "Pending"}});
+        let view = FakeView::new().with(PODS, pod);
+        view.settle(&PodGarbageCollector, &Key::new("n", "a"), Timestamp::UNIX_EPOCH);
+        assert_eq!(view.json(&PODS, "n", "a")["status"]["phase"], "Failed");
+    }
 
     #[test]
     fn pods_of_a_node_that_is_gone_are_removed_once_the_store_agrees() {

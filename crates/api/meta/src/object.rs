@@ -153,10 +153,30 @@ impl Object {
         {
             return Ok(shared);
         }
-        let made: Arc<T> = Arc::new(serde_json::from_slice(&self.json())?);
+        let made: Arc<T> = Arc::new(typed(&self.json())?);
         let erased: Arc<dyn Any + Send + Sync> = made.clone();
         *self.decoded.lock() = Some(Arc::downgrade(&erased));
         Ok(made)
+    }
+}
+
+/// Reads as Go does: `null` is the absence of a value, also where a type insists on one, as on a condition's time.
+fn typed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(bytes).or_else(|error| {
+        let mut tree: serde_json::Value = serde_json::from_slice(bytes)?;
+        drop_nulls(&mut tree);
+        serde_json::from_value(tree).map_err(|_| error)
+    })
+}
+
+fn drop_nulls(tree: &mut serde_json::Value) {
+    match tree {
+        serde_json::Value::Object(entries) => {
+            entries.retain(|_, value| !value.is_null());
+            entries.values_mut().for_each(drop_nulls);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
     }
 }
 
@@ -264,6 +284,21 @@ mod tests {
         let object = Object::new(Bytes::from_static(text), 7).unwrap();
         assert_eq!(object.meta.label("k"), Some("v"));
         assert_eq!(object.json(), r#"{"kind":"Pod","metadata":{"resourceVersion":"7","name":"a","labels":{"k":"v"}}}"#);
+    }
+
+    #[test]
+    fn a_null_is_read_as_nothing_where_a_type_insists_on_a_value() {
+        #[derive(serde::Deserialize)]
+        struct Timed {
+            #[serde(default)]
+            time: String,
+            metadata: std::collections::BTreeMap<String, String>,
+        }
+        let text = br#"{"kind":"T","metadata":{"name":"a"},"time":null}"#;
+        let timed = Object::new(Bytes::from_static(text), 7).unwrap().decode::<Timed>().unwrap();
+        assert_eq!((timed.time.as_str(), timed.metadata["name"].as_str()), ("", "a"));
+        let wrong = br#"{"kind":"T","metadata":{"name":"a"},"time":1}"#;
+        assert!(Object::new(Bytes::from_static(wrong), 7).unwrap().decode::<Timed>().is_err());
     }
 
     #[test]

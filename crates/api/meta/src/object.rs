@@ -160,22 +160,27 @@ impl Object {
     }
 }
 
-/// Reads as Go does: `null` is the absence of a value, also where a type insists on one, as on a condition's time.
+/// Reads as Go does: `null` is the zero of a value, also where a type insists on one, as on a condition's time.
 fn typed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
     serde_json::from_slice(bytes).or_else(|error| {
         let mut tree: serde_json::Value = serde_json::from_slice(bytes)?;
-        drop_nulls(&mut tree);
+        replace_nulls(&mut tree);
         serde_json::from_value(tree).map_err(|_| error)
     })
 }
 
-fn drop_nulls(tree: &mut serde_json::Value) {
+fn replace_nulls(tree: &mut serde_json::Value) {
+    /// The one time that types insist on, and Go's zero.
+    const TIME: (&str, &str) = ("lastTransitionTime", "0001-01-01T00:00:00Z");
     match tree {
         serde_json::Value::Object(entries) => {
+            if let Some(time) = entries.get_mut(TIME.0).filter(|time| time.is_null()) {
+                *time = TIME.1.into();
+            }
             entries.retain(|_, value| !value.is_null());
-            entries.values_mut().for_each(drop_nulls);
+            entries.values_mut().for_each(replace_nulls);
         }
-        serde_json::Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        serde_json::Value::Array(items) => items.iter_mut().for_each(replace_nulls),
         _ => {}
     }
 }
@@ -287,17 +292,20 @@ mod tests {
     }
 
     #[test]
-    fn a_null_is_read_as_nothing_where_a_type_insists_on_a_value() {
+    fn a_null_is_read_as_zero_where_a_type_insists_on_a_value() {
         #[derive(serde::Deserialize)]
         struct Timed {
-            #[serde(default)]
+            #[serde(rename = "lastTransitionTime")]
             time: String,
+            #[serde(default)]
+            reason: String,
             metadata: std::collections::BTreeMap<String, String>,
         }
-        let text = br#"{"kind":"T","metadata":{"name":"a"},"time":null}"#;
+        let text = br#"{"kind":"T","metadata":{"name":"a"},"lastTransitionTime":null,"reason":null}"#;
         let timed = Object::new(Bytes::from_static(text), 7).unwrap().decode::<Timed>().unwrap();
-        assert_eq!((timed.time.as_str(), timed.metadata["name"].as_str()), ("", "a"));
-        let wrong = br#"{"kind":"T","metadata":{"name":"a"},"time":1}"#;
+        let read = (timed.time.as_str(), timed.reason.as_str(), timed.metadata["name"].as_str());
+        assert_eq!(read, ("0001-01-01T00:00:00Z", "", "a"));
+        let wrong = br#"{"kind":"T","metadata":{"name":"a"},"lastTransitionTime":1}"#;
         assert!(Object::new(Bytes::from_static(wrong), 7).unwrap().decode::<Timed>().is_err());
     }
 

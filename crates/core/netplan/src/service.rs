@@ -208,4 +208,12 @@ mod tests {
             assert_eq!(service_ports(&service).len(), expected, "service with {label}");
         }
     }
+
+    #[test]
+    fn a_service_whose_condition_has_no_time_is_served_all_the_same() {
+        let text = br#"{"kind":"Service","metadata":{"namespace":"n","name":"s"},"spec":{"clusterIP":"10.1.0.1",
+            "ports":[{"port":80}]},"status":{"conditions":[{"type":"T","status":"True","lastTransitionTime":null}]}}"#;
+        let object = coracle_meta::Object::new(text.to_vec().into(), 1).unwrap();
+        assert_eq!(service_ports(&object.decode::<Service>().unwrap()).len(), 1);
+    }
 }

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use coracle_config::{Config, Settings};
+use coracle_config::{Config, Settings, read_scheduler};
 use coracle_linux::zygote::Zygote;
 use coracle_node::standalone::apiserver::{self, Datastore};
-use coracle_node::standalone::deciders::{self, ControllerOptions, Credentials, LeaderElection};
+use coracle_node::standalone::deciders::{
+    self, ControllerOptions, Credentials, LeaderElection, SchedulerOptions,
+};
 use coracle_node::standalone::kubelet::{self, ServingFiles};
 use coracle_node::standalone::network::{self, ProxyOptions};
 use coracle_node::standalone::{StandaloneError, dev_pki};
@@ -57,6 +59,9 @@ pub struct Scheduler {
     access: Access,
     #[command(flatten)]
     leading: Leading,
+    /// A KubeSchedulerConfiguration: profiles, plugins and their arguments
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -197,8 +202,9 @@ pub struct DevPki {
 pub fn run(component: Component, zygote: Option<coracle_linux::Result<Zygote>>) -> Result<()> {
     match component {
         Component::Apiserver(arguments) => serve(|| apiserver::run(arguments.options(), say)),
-        Component::Scheduler(Scheduler { access, leading }) => {
-            serve(|| deciders::scheduler(&access.kubeconfig, leading.election(), say))
+        Component::Scheduler(arguments) => {
+            let options = arguments.options()?;
+            serve(|| deciders::scheduler(options, say))
         }
         Component::ControllerManager(arguments) => {
             let options = arguments.options();
@@ -258,6 +264,24 @@ impl ApiServer {
             service_cidr: self.service_cidr,
             runtime_config: self.runtime_config,
         }
+    }
+}
+
+impl Scheduler {
+    /// What the file says of leader election goes before the flag's default.
+    fn options(self) -> Result<SchedulerOptions> {
+        let kubeconfig = self.access.kubeconfig;
+        let Some(path) = self.config else {
+            let scheduler = deciders::default_scheduler();
+            return Ok(SchedulerOptions { kubeconfig, election: self.leading.election(), scheduler });
+        };
+        let configuration = read_scheduler(&path)?;
+        let election = match configuration.leader_election.leader_elect {
+            Some(false) => LeaderElection::Off,
+            _ => self.leading.election(),
+        };
+        let scheduler = configuration.scheduler().with_context(|| format!("configuration file {}", path.display()))?;
+        Ok(SchedulerOptions { kubeconfig, election, scheduler })
     }
 }
 

@@ -1,8 +1,10 @@
 //! Settings of a cluster: the flags of `coracle up`, the same names in a file, and what both mean together. It reads
 //! one file and decides; it starts nothing.
 
+mod scheduler;
 mod settings;
 
+pub use scheduler::read_scheduler;
 pub use settings::{ConfigError, DEFAULT_FILE, Settings};
 
 use std::path::PathBuf;

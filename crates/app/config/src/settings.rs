@@ -69,6 +69,12 @@ pub enum ConfigError {
         #[source]
         source: Box<serde_saphyr::Error>,
     },
+    #[error("configuration file {}", path.display())]
+    Scheduler {
+        path: PathBuf,
+        #[source]
+        source: coracle_scheduler::config::ConfigError,
+    },
     #[error(
         "{setting}: {name:?} is not usable: take at most {length_max} lower case letters, digits and '-', \
          with a letter or digit at both ends"

@@ -86,7 +86,8 @@ impl ControlPlane {
     pub fn start_deciders(&self, scope: &Scope, pki: &Pki) {
         let clock = Clock::system();
         let scheduler = self.client(Caller::scheduler());
-        coracle_controld::run_scheduler(&scope.child("scheduler"), self.view(), scheduler, clock);
+        let deciding = coracle_scheduler::Scheduler::standard(coracle_controld::DEFAULT_SCHEDULER);
+        coracle_controld::run_scheduler(&scope.child("scheduler"), self.view(), scheduler, clock, deciding);
         let server = self.server.clone();
         let caller = |name: &str| match name {
             COMPONENT_IDENTITY => Caller::controller_manager(),

@@ -1,206 +1,148 @@
-//! One scheduling cycle: prepare the checks, filter nodes, score those left, choose.
+//! One scheduling cycle: filter nodes, score those left, choose.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use crate::framework::{Check, Plugin, Rejection};
-use crate::message;
+use crate::class::{Class, Verdict};
 use crate::node::NodeInfo;
-use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
 use crate::snapshot::Snapshot;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    Bind { node: String },
-    Unschedulable { message: String, by: BTreeSet<&'static str> },
-}
-
-/// Nodes that are always looked at; of more, a share is enough. Kube-scheduler's `numFeasibleNodesToFind`.
+/// Nodes that are always looked at; of more, a share is enough.
 const FEASIBLE_MIN: usize = 100;
+const PERCENT_MIN: usize = 5;
 
-struct Prepared<'a> {
-    plugin: &'static dyn Plugin,
-    check: Box<dyn Check + 'a>,
+/// How a search goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Search {
+    /// How many of all nodes to find, in per cent; 0 lets the number of nodes decide.
+    pub percent: u32,
+    /// Where in the order of nodes to begin.
+    pub start: usize,
+    /// Breaks ties.
+    pub turn: usize,
 }
 
-/// Decides where the pod goes. `turn` moves the first node looked at, so that on large clusters all get their share,
-/// and breaks ties.
-pub fn schedule(pod: &PodInfo, snapshot: &Snapshot, turn: usize) -> Decision {
-    let prepared: Vec<_> = PLUGINS
-        .iter()
-        .filter_map(|plugin| Some(Prepared { plugin: *plugin, check: plugin.prepare(pod, snapshot)? }))
-        .collect();
-    let nodes: Vec<&NodeInfo> = snapshot.nodes().collect();
-    let wanted = enough(nodes.len());
-    let mut feasible = Vec::new();
-    let mut rejected = BTreeMap::new();
-    let mut by = BTreeSet::new();
-    for index in 0..nodes.len() {
-        let node = nodes[(turn + index) % nodes.len()];
-        match reject(&prepared, node) {
-            None => feasible.push(node),
-            Some((plugin, reasons)) => {
-                by.insert(plugin);
-                rejected.insert(node.name.clone(), reasons);
-            }
-        }
-        if feasible.len() >= wanted {
-            break;
-        }
-    }
-    match feasible.len() {
-        0 => Decision::Unschedulable { message: message::unschedulable(&rejected), by },
-        1 => Decision::Bind { node: feasible[0].name.clone() },
-        _ => Decision::Bind { node: best(&prepared, &feasible, turn).name.clone() },
+/// What a search found.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub feasible: Vec<u32>,
+    pub rejected: Vec<(u32, Verdict)>,
+}
+
+impl Found {
+    pub fn looked_at(&self) -> usize {
+        self.feasible.len() + self.rejected.len()
     }
 }
 
-/// How many feasible nodes are enough: half of 100 nodes' worth falling to 5 % as the cluster grows.
-fn enough(nodes: usize) -> usize {
+/// How many feasible nodes are enough. Kube-scheduler's `numFeasibleNodesToFind`.
+pub fn enough(nodes: usize, percent: u32) -> usize {
     if nodes < FEASIBLE_MIN {
         return nodes;
     }
-    let percent = 50usize.saturating_sub(nodes / 125).max(5);
+    let percent = match percent {
+        0 => 50usize.saturating_sub(nodes / 125).max(PERCENT_MIN),
+        percent => percent as usize,
+    };
     (nodes * percent / 100).max(FEASIBLE_MIN)
 }
 
-/// The first plugin against the node and its reasons.
-fn reject(prepared: &[Prepared<'_>], node: &NodeInfo) -> Option<(&'static str, Vec<Rejection>)> {
-    prepared.iter().find_map(|prepared| {
-        let reasons = prepared.check.filter(node);
-        (!reasons.is_empty()).then(|| (prepared.plugin.name(), reasons))
-    })
-}
-
-fn best<'n>(prepared: &[Prepared<'_>], feasible: &[&'n NodeInfo], turn: usize) -> &'n NodeInfo {
-    let mut totals = vec![0; feasible.len()];
-    for prepared in prepared.iter().filter(|prepared| prepared.plugin.weight() > 0) {
-        let mut scores: Vec<i64> = feasible.iter().map(|node| prepared.check.score(node)).collect();
-        prepared.check.normalise(&mut scores);
-        for (total, score) in totals.iter_mut().zip(&scores) {
-            *total += score * prepared.plugin.weight();
+/// Looks for nodes that can take the pod: first at the one it is nominated to, then in turn until enough are found.
+pub fn find(pod: &PodInfo, class: &mut Class, cluster: &Snapshot, order: &[u32], search: Search) -> Found {
+    if let Some(found) = at_nominated(pod, class, cluster) {
+        return found;
+    }
+    let named: Option<Vec<u32>> = class
+        .among
+        .as_ref()
+        .map(|(names, _)| names.iter().filter_map(|name| Some(cluster.place(name)? as u32)).collect());
+    let order = named.as_deref().unwrap_or(order);
+    let wanted = enough(order.len(), search.percent);
+    let mut found = Found::default();
+    for index in 0..order.len() {
+        let at = order[(search.start + index) % order.len()];
+        match judge(pod, class, cluster, at as usize) {
+            None => found.feasible.push(at),
+            Some(verdict) => found.rejected.push((at, verdict)),
+        }
+        if found.feasible.len() >= wanted {
+            break;
         }
     }
+    found
+}
+
+/// The node where room was made is likely the only one; where it fits, nothing else is looked at.
+fn at_nominated(pod: &PodInfo, class: &mut Class, cluster: &Snapshot) -> Option<Found> {
+    let at = cluster.place(cluster.nominations.node_of(&pod.key).or(Some(pod.nominated.as_str()))?)?;
+    if class.among.as_ref().is_some_and(|(names, _)| !names.contains(&cluster.nodes()[at].name)) {
+        return None;
+    }
+    judge(pod, class, cluster, at).is_none().then(|| Found { feasible: vec![at as u32], rejected: Vec::new() })
+}
+
+/// The verdict on a node. Where pods of no less importance are nominated to it, the pod has to fit with and without
+/// them.
+fn judge(pod: &PodInfo, class: &mut Class, cluster: &Snapshot, at: usize) -> Option<Verdict> {
+    let node = &cluster.nodes()[at];
+    if !cluster.nominations.is_empty()
+        && let Some((plugin, status)) = with_nominated(pod, class, cluster, at, node)
+    {
+        return Some(class.number(plugin, status));
+    }
+    class.verdict(at, node)
+}
+
+/// Judges a node, given as it is or as it might be, with the pods nominated to it; `None` where they do not stand in
+/// the way.
+pub fn with_nominated(
+    pod: &PodInfo,
+    class: &mut Class,
+    cluster: &Snapshot,
+    at: usize,
+    node: &NodeInfo,
+) -> Option<(&'static str, crate::framework::Status)> {
+    let mut full = None;
+    for other in cluster.nominations.before(pod, &node.name) {
+        full.get_or_insert_with(|| node.clone()).add(other.clone());
+    }
+    let full = full?;
+    class.pretend(at, &full, cluster);
+    let judged = class.judge(at, &full);
+    class.pretend(at, node, cluster);
+    judged
+}
+
+/// The best of the feasible nodes.
+pub fn choose(class: &mut Class, cluster: &Snapshot, feasible: &[u32], turn: usize) -> u32 {
+    if let [only] = feasible {
+        return *only;
+    }
+    let totals = class.totals(feasible, cluster.nodes());
     let most = totals.iter().copied().max().unwrap_or(0);
-    let equals: Vec<_> = feasible.iter().zip(&totals).filter(|(_, total)| **total == most).collect();
-    equals[turn % equals.len()].0
+    let equals = totals.iter().filter(|total| **total == most).count();
+    let chosen = feasible.iter().zip(&totals).filter(|(_, total)| **total == most).nth(turn % equals.max(1));
+    *chosen.expect("some node has the most").0
+}
+
+/// The plugins that rejected nodes.
+pub fn rejectors(class: &Class, found: &Found) -> BTreeSet<&'static str> {
+    let verdicts: BTreeSet<Verdict> = found.rejected.iter().map(|(_, verdict)| *verdict).collect();
+    let mut by: BTreeSet<_> = verdicts.into_iter().map(|verdict| class.status(verdict).0).collect();
+    by.extend(class.among.iter().flat_map(|(_, by)| by).copied());
+    by
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{Node, Pod};
-    use serde_json::{Value, json};
-
     use super::*;
 
-    fn cluster(nodes: &[Value], placed: &[Value]) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        for node in nodes {
-            snapshot.set_node(&serde_json::from_value::<Node>(node.clone()).unwrap());
+    #[test]
+    fn large_clusters_are_searched_in_part() {
+        for (nodes, percent, wanted) in
+            [(99, 0, 99), (100, 0, 100), (1000, 0, 420), (5000, 0, 500), (10_000, 0, 500), (1000, 30, 300)]
+        {
+            assert_eq!(enough(nodes, percent), wanted, "{nodes} nodes, {percent} %");
         }
-        for pod in placed {
-            let pod = PodInfo::new(&serde_json::from_value::<Pod>(pod.clone()).unwrap());
-            let node = pod.node_name.clone();
-            snapshot.place(pod, &node);
-        }
-        snapshot
-    }
-
-    fn node(name: &str, extra: Value) -> Value {
-        let mut node = json!({
-            "metadata": {"name": name, "labels": {"zone": name}},
-            "status": {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "10"}},
-        });
-        merge(&mut node, extra);
-        node
-    }
-
-    fn pod(extra: Value) -> Value {
-        let mut pod = json!({
-            "metadata": {"name": "p", "namespace": "default", "labels": {"app": "a"}},
-            "spec": {"containers": [{"name": "c"}]},
-        });
-        merge(&mut pod, extra);
-        pod
-    }
-
-    fn merge(into: &mut Value, from: Value) {
-        match (into, from) {
-            (Value::Object(into), Value::Object(from)) => {
-                from.into_iter().for_each(|(key, value)| merge(into.entry(key).or_insert(Value::Null), value));
-            }
-            (into, from) => *into = from,
-        }
-    }
-
-    fn decide(nodes: &[Value], placed: &[Value], pod: Value) -> Result<String, String> {
-        let pod = PodInfo::new(&serde_json::from_value::<Pod>(pod).unwrap());
-        match schedule(&pod, &cluster(nodes, placed), 0) {
-            Decision::Bind { node } => Ok(node),
-            Decision::Unschedulable { message, .. } => Err(message),
-        }
-    }
-
-    #[test]
-    fn the_emptier_node_is_chosen() {
-        let nodes = [node("a", json!({})), node("b", json!({}))];
-        let busy = pod(json!({
-            "metadata": {"name": "busy"},
-            "spec": {"nodeName": "a", "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]},
-        }));
-        assert_eq!(decide(&nodes, &[busy], pod(json!({}))), Ok("b".into()));
-    }
-
-    #[test]
-    fn requests_beyond_what_is_left_are_refused_with_the_count() {
-        let nodes = [node("a", json!({}))];
-        let large = pod(json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "3"}}}]}}));
-        assert_eq!(
-            decide(&nodes, &[], large).unwrap_err(),
-            "0/1 nodes are available: 1 Insufficient cpu. \
-             preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
-        );
-    }
-
-    #[test]
-    fn a_taint_needs_its_toleration() {
-        let nodes = [node("a", json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}}))];
-        let message = decide(&nodes, &[], pod(json!({}))).unwrap_err();
-        assert!(message.starts_with("0/1 nodes are available: 1 node(s) had untolerated taint(s)."), "{message}");
-        let tolerant = pod(json!({"spec": {"tolerations": [{"key": "k", "operator": "Exists"}]}}));
-        assert_eq!(decide(&nodes, &[], tolerant), Ok("a".into()));
-    }
-
-    #[test]
-    fn anti_affinity_keeps_pods_apart_and_affinity_together() {
-        let nodes = [node("a", json!({})), node("b", json!({}))];
-        let placed = pod(json!({"metadata": {"name": "first"}, "spec": {"nodeName": "a"}}));
-        let term = json!([{"labelSelector": {"matchLabels": {"app": "a"}}, "topologyKey": "zone"}]);
-        let with = |side: &str| {
-            pod(json!({"spec": {"affinity": {side: {"requiredDuringSchedulingIgnoredDuringExecution": term}}}}))
-        };
-        assert_eq!(decide(&nodes, std::slice::from_ref(&placed), with("podAntiAffinity")), Ok("b".into()));
-        assert_eq!(decide(&nodes, &[placed], with("podAffinity")), Ok("a".into()));
-    }
-
-    #[test]
-    fn the_first_of_a_group_that_wants_its_own_company_is_let_in() {
-        let term = json!([{"labelSelector": {"matchLabels": {"app": "a"}}, "topologyKey": "zone"}]);
-        let first = pod(
-            json!({"spec": {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}}}),
-        );
-        assert_eq!(decide(&[node("a", json!({}))], &[], first), Ok("a".into()));
-    }
-
-    #[test]
-    fn spreading_bounds_the_skew() {
-        let nodes = [node("a", json!({})), node("b", json!({"spec": {"unschedulable": true}}))];
-        let placed = pod(json!({"metadata": {"name": "first"}, "spec": {"nodeName": "a"}}));
-        let spread = pod(json!({"spec": {"topologySpreadConstraints": [{
-            "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
-            "labelSelector": {"matchLabels": {"app": "a"}},
-        }]}}));
-        let message = decide(&nodes, &[placed], spread).unwrap_err();
-        assert!(message.contains("1 node(s) didn't match pod topology spread constraints"), "{message}");
     }
 }

@@ -1,79 +1,290 @@
-//! What a plugin is. A plugin looks at a pod once and, where it has anything to say, hands back a check that then
-//! judges nodes: a pod that uses no feature pays for none.
+//! What a plugin is: the extension points of kube-scheduler's framework. A plugin looks at a pod's shape once and hands
+//! back checks that judge nodes; the checks are kept as long as the cluster's change log keeps them good.
 
-use crate::node::NodeInfo;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::PodInfo;
+use crate::preemption::Attempt;
 use crate::snapshot::Snapshot;
 
 /// The best score a node can get from one plugin.
 pub const SCORE_MAX: i64 = 100;
 
-/// Why a node cannot take a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// As the FailedScheduling message counts it.
-    pub reason: String,
-    /// Whether removing pods from the node could change the answer.
-    pub preemptible: bool,
+/// Why a pod cannot be scheduled: at all, or on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Status {
+    /// As the FailedScheduling message counts them.
+    pub reasons: Vec<Cow<'static, str>>,
+    /// Whether removing pods could change the answer.
+    pub resolvable: bool,
 }
 
-impl Rejection {
-    pub fn new(reason: impl Into<String>) -> Rejection {
-        Rejection { reason: reason.into(), preemptible: true }
+impl Status {
+    /// `Unschedulable`.
+    pub fn new(reason: impl Into<Cow<'static, str>>) -> Status {
+        Status { reasons: vec![reason.into()], resolvable: true }
     }
 
-    /// A rejection that no preemption can lift.
-    pub fn lasting(reason: impl Into<String>) -> Rejection {
-        Rejection { reason: reason.into(), preemptible: false }
+    /// `UnschedulableAndUnresolvable`: no preemption can lift it.
+    pub fn lasting(reason: impl Into<Cow<'static, str>>) -> Status {
+        Status { reasons: vec![reason.into()], resolvable: false }
     }
+}
+
+/// The extension points, as configuration names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Point {
+    PreEnqueue,
+    QueueSort,
+    PreFilter,
+    Filter,
+    PostFilter,
+    PreScore,
+    Score,
+    Reserve,
+    Permit,
+    PreBind,
+    Bind,
+    PostBind,
 }
 
 /// Changes of the cluster that may make a rejected pod schedulable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wake {
-    NodeAdded,
-    NodeTaints,
-    NodeLabels,
-    NodeAllocatable,
-    PodPlaced,
-    PodGone,
+#[derive(Clone, Debug)]
+pub enum Change {
+    NodeAdded(Arc<NodeFacts>),
+    NodeUpdated {
+        old: Arc<NodeFacts>,
+        new: Arc<NodeFacts>,
+    },
+    NodeGone(Arc<NodeFacts>),
+    PodPlaced(Arc<PodInfo>),
+    /// A placed pod, or the waiting pod itself.
+    PodUpdated {
+        old: Arc<PodInfo>,
+        new: Arc<PodInfo>,
+    },
+    PodGone(Arc<PodInfo>),
+    Claim {
+        namespace: String,
+        name: String,
+        kind: Difference,
+    },
+    Volume,
+    Class,
+    CsiNode,
+    Capacity,
+    Driver,
+    AttachmentGone,
 }
 
-pub trait Plugin: Sync {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    Added,
+    Updated,
+}
+
+/// The kind of a change, to find the plugins that want to hear of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    NodeAdded,
+    NodeUpdated,
+    NodeGone,
+    PodPlaced,
+    PodUpdated,
+    PodGone,
+    Claim,
+    Volume,
+    Class,
+    CsiNode,
+    Capacity,
+    Driver,
+    AttachmentGone,
+}
+
+impl Change {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Change::NodeAdded(_) => Kind::NodeAdded,
+            Change::NodeUpdated { .. } => Kind::NodeUpdated,
+            Change::NodeGone(_) => Kind::NodeGone,
+            Change::PodPlaced(_) => Kind::PodPlaced,
+            Change::PodUpdated { .. } => Kind::PodUpdated,
+            Change::PodGone(_) => Kind::PodGone,
+            Change::Claim { .. } => Kind::Claim,
+            Change::Volume => Kind::Volume,
+            Change::Class => Kind::Class,
+            Change::CsiNode => Kind::CsiNode,
+            Change::Capacity => Kind::Capacity,
+            Change::Driver => Kind::Driver,
+            Change::AttachmentGone => Kind::AttachmentGone,
+        }
+    }
+}
+
+/// What PreFilter finds.
+pub enum PreFilter {
+    /// Nothing of the plugin applies.
+    Skip,
+    Check(Box<dyn Filter>),
+    /// Only nodes of these names come into question.
+    Among(BTreeSet<String>, Box<dyn Filter>),
+    /// No node will do.
+    Reject(Status),
+}
+
+/// What PostFilter did for a pod that no node can take.
+#[derive(Clone, Debug)]
+pub enum PostFilter {
+    /// Pods are to go; then the pod has a chance on the node.
+    Made { node: String, victims: Vec<Arc<PodInfo>> },
+    /// Nothing helps, in the words of the message. Whether the pod keeps its nominated node.
+    Helpless { message: String, nomination: Nomination },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nomination {
+    Keep,
+    Clear,
+}
+
+/// A write that has to be done before a pod can be bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Point a volume to a claim.
+    PromiseVolume { volume: String, namespace: String, claim: String, claim_uid: String },
+    /// Tell the provisioner for which node a claim's volume is wanted.
+    SelectNode { namespace: String, claim: String, node: String },
+}
+
+pub trait Plugin: Send + Sync {
     fn name(&self) -> &'static str;
 
-    /// How much its scores count; 0 where it never scores.
-    fn weight(&self) -> i64 {
+    /// The points it implements, beside those that come with them.
+    fn points(&self) -> &'static [Point];
+
+    /// Why the pod may not enter the queue yet.
+    fn pre_enqueue(&self, _pod: &PodInfo) -> Option<Status> {
+        None
+    }
+
+    /// The pod with the greater rank goes first; of equals, the one that has waited longer.
+    fn queue_rank(&self, _pod: &PodInfo) -> i64 {
         0
     }
 
-    /// What to judge nodes by for this pod; `None` where nothing of the plugin applies.
-    fn prepare<'a>(&self, pod: &'a PodInfo, snapshot: &'a Snapshot) -> Option<Box<dyn Check + 'a>>;
+    fn pre_filter(&self, _pod: &PodInfo, _cluster: &Snapshot) -> PreFilter {
+        PreFilter::Skip
+    }
 
-    /// The changes after which pods that this plugin rejected are worth another try.
-    fn wakes(&self) -> &'static [Wake];
-}
+    fn post_filter(&self, _attempt: &mut Attempt<'_>) -> Option<PostFilter> {
+        None
+    }
 
-/// A plugin's judgement for one pod.
-pub trait Check {
-    /// Every reason against the node; empty where the pod fits.
-    fn filter(&self, _node: &NodeInfo) -> Vec<Rejection> {
+    /// What to score nodes by; `None` where nothing of the plugin applies.
+    fn pre_score(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<Box<dyn Score>> {
+        None
+    }
+
+    /// Sets aside what the pod will use on the node.
+    fn reserve(&self, _pod: &PodInfo, _node: &str, _cluster: &mut Snapshot) -> Result<(), Status> {
+        Ok(())
+    }
+
+    fn unreserve(&self, _pod: &PodInfo, _cluster: &mut Snapshot) {}
+
+    /// The last word before binding.
+    fn permit(&self, _pod: &PodInfo, _node: &str, _cluster: &Snapshot) -> Result<(), Status> {
+        Ok(())
+    }
+
+    /// What has to be written first, and then shown by the cluster.
+    fn pre_bind(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Vec<Deed> {
         Vec::new()
     }
 
-    /// Larger is better; `normalise` brings the scores of all feasible nodes to 0..=100.
-    fn score(&self, _node: &NodeInfo) -> i64 {
-        0
+    /// Whether what `pre_bind` asked for has come true.
+    fn is_bound(&self, _pod: &PodInfo, _cluster: &Snapshot) -> bool {
+        true
     }
 
+    /// Whether the pod is bound by writing a Binding.
+    fn binds(&self) -> bool {
+        false
+    }
+
+    fn post_bind(&self, _pod: &PodInfo, _node: &str) {}
+
+    /// The kinds of change that may lift its rejections.
+    fn wakes(&self) -> &'static [Kind] {
+        &[]
+    }
+
+    /// Whether the change may lift its rejection of the pod.
+    fn hint(&self, _pod: &PodInfo, _change: &Change) -> bool {
+        true
+    }
+}
+
+/// A plugin's rule for pods of one shape.
+pub trait Filter: Send {
+    /// Whether the verdict depends on the node alone, so that it stays good until the node changes.
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    /// Takes in how the node at a place is now. Only checks that are not local are told.
+    fn observe(&mut self, _at: usize, _node: &NodeInfo, _cluster: &Snapshot) {}
+
+    /// Whether it has nothing to say about any node now.
+    fn is_idle(&self) -> bool {
+        false
+    }
+
+    /// Why the node cannot take the pod.
+    fn filter(&self, at: usize, node: &NodeInfo) -> Option<Status>;
+}
+
+/// A plugin's preference for pods of one shape.
+pub trait Score: Send {
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn observe(&mut self, _at: usize, _node: &NodeInfo, _cluster: &Snapshot) {}
+
+    fn is_idle(&self) -> bool {
+        false
+    }
+
+    /// Told before each round which nodes are left to choose from.
+    fn begin(&mut self, _feasible: &[u32]) {}
+
+    /// Larger is better.
+    fn score(&self, at: usize, node: &NodeInfo) -> i64;
+
+    /// Whether `score` is final, 0 to 100, for every node by itself.
+    fn is_final(&self) -> bool {
+        true
+    }
+
+    /// Brings the scores of all feasible nodes to 0..=100.
     fn normalise(&self, _scores: &mut [i64]) {}
 }
 
 /// Scales scores so that the largest becomes 100; `reverse` makes the smallest raw score the best.
 pub fn scale(scores: &mut [i64], reverse: bool) {
     let most = scores.iter().copied().max().unwrap_or(0);
+    if most == 0 {
+        if reverse {
+            scores.fill(SCORE_MAX);
+        }
+        return;
+    }
     for score in scores {
-        let scaled = if most == 0 { 0 } else { *score * SCORE_MAX / most };
+        let scaled = *score * SCORE_MAX / most;
         *score = if reverse { SCORE_MAX - scaled } else { scaled };
     }
 }

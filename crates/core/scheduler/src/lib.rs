@@ -1,21 +1,44 @@
-//! The scheduler's decisions: which pod is next, which nodes can take it, which of them is best. It sees compact views
-//! of nodes and pods and answers with effects; the shell in `io/controld` feeds it changes and carries bindings out.
-//! Behaviour and wording are kube-scheduler's of Kubernetes 1.36.
+//! The scheduler's decisions: which pod is next, which nodes can take it, which of them is best, and which pods make
+//! room. It sees compact views of nodes and pods and answers with effects; the shell in `io/controld` feeds it changes
+//! and carries the effects out. Behaviour and wording are kube-scheduler's of Kubernetes 1.36.
 
-pub mod cycle;
-pub mod framework;
-pub mod message;
-pub mod node;
-pub mod plugins;
-pub mod pod;
-pub mod queue;
-pub mod resources;
 pub mod scheduler;
+
+mod decide;
+mod watched;
+
+pub mod config;
+pub mod cycle;
+pub mod preemption;
+
+pub mod class;
+pub mod message;
+
+pub mod framework;
+pub mod plugins;
+pub mod profile;
+pub mod queue;
+
 pub mod snapshot;
 
-pub use cycle::{Decision, schedule};
-pub use framework::{Check, Plugin, Rejection};
-pub use node::NodeInfo;
-pub use pod::PodInfo;
-pub use scheduler::{Effect, Event, Scheduler};
+mod budgets;
+mod nominations;
+mod storage;
+mod workloads;
+
+pub mod node;
+pub mod pod;
+pub mod resources;
+pub mod select;
+pub mod text;
+pub mod topology;
+pub mod volumes;
+
+pub use framework::{Deed, Plugin, Status};
+pub use node::{NodeFacts, NodeInfo};
+pub use pod::{PodInfo, PodKey};
+pub use profile::Profile;
+pub use queue::Backoff;
+pub use scheduler::{Effect, Event, Reason, Scheduler};
 pub use snapshot::Snapshot;
+pub use watched::{WATCHED, watched};

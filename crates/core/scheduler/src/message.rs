@@ -1,34 +1,33 @@
 //! The words of a FailedScheduling event, as clients and people match on them: reasons counted over nodes, sorted.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::framework::Rejection;
+/// How often each reason was given.
+#[derive(Debug, Default)]
+pub struct Reasons<'a>(BTreeMap<Cow<'a, str>, usize>);
 
-const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
-const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
-
-/// `0/5 nodes are available: 2 Insufficient cpu, 3 node(s) were unschedulable. preemption: …`
-pub fn unschedulable(rejections: &BTreeMap<String, Vec<Rejection>>) -> String {
-    let total = rejections.len();
-    if total == 0 {
-        return "no nodes available to schedule pods".into();
+impl<'a> Reasons<'a> {
+    pub fn count(&mut self, reason: impl Into<Cow<'a, str>>, nodes: usize) {
+        if nodes > 0 {
+            *self.0.entry(reason.into()).or_default() += nodes;
+        }
     }
-    let reasons = histogram(rejections.values().flatten().map(|rejection| rejection.reason.as_str()));
-    // A node counts as lost to preemption as soon as one of its rejections is lasting.
-    let helpless = |node: &Vec<Rejection>| !node.iter().all(|rejection| rejection.preemptible);
-    let after = rejections.values().map(|node| if helpless(node) { NOT_HELPFUL } else { NO_VICTIMS });
-    let preemption = format!("0/{total} nodes are available: {}.", histogram(after));
-    format!("0/{total} nodes are available: {reasons}. preemption: {preemption}")
+
+    /// `0/5 nodes are available: 2 Insufficient cpu, 3 node(s) were unschedulable.`
+    pub fn over(&self, nodes: usize) -> String {
+        let mut parts: Vec<_> = self.0.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        parts.sort();
+        match parts.is_empty() {
+            true => format!("0/{nodes} nodes are available:"),
+            false => format!("0/{nodes} nodes are available: {}.", parts.join(", ")),
+        }
+    }
 }
 
-fn histogram<'a>(reasons: impl Iterator<Item = &'a str>) -> String {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for reason in reasons {
-        *counts.entry(reason).or_default() += 1;
-    }
-    let mut parts: Vec<_> = counts.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    parts.sort();
-    parts.join(", ")
+/// Where one reason stands for all nodes.
+pub fn for_all(nodes: usize, reason: &str) -> String {
+    format!("0/{nodes} nodes are available: {reason}.")
 }
 
 #[cfg(test)]
@@ -37,15 +36,14 @@ mod tests {
 
     #[test]
     fn reasons_are_counted_and_sorted_as_text() {
-        let rejections = BTreeMap::from([
-            ("a".to_owned(), vec![Rejection::lasting("node(s) had untolerated taint(s)")]),
-            ("b".to_owned(), vec![Rejection::new("Insufficient cpu"), Rejection::new("Too many pods")]),
-        ]);
+        let mut reasons = Reasons::default();
+        reasons.count("node(s) had untolerated taint(s)", 10);
+        reasons.count("Too many pods", 1);
+        reasons.count("Insufficient cpu", 2);
+        reasons.count("Insufficient cpu", 0);
         assert_eq!(
-            unschedulable(&rejections),
-            "0/2 nodes are available: 1 Insufficient cpu, 1 Too many pods, 1 node(s) had untolerated taint(s). \
-             preemption: 0/2 nodes are available: 1 No preemption victims found for incoming pod, \
-             1 Preemption is not helpful for scheduling."
+            reasons.over(12),
+            "0/12 nodes are available: 1 Too many pods, 10 node(s) had untolerated taint(s), 2 Insufficient cpu."
         );
     }
 }

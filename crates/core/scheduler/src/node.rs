@@ -2,80 +2,107 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Taint};
+use coracle_meta::quantity::Quantity;
 
 use crate::pod::{HostPort, PodInfo, PodKey};
 use crate::resources::Resources;
+use crate::select::{Labels, Taint, label};
+use crate::text::NodeText;
 
-#[derive(Clone, Debug, Default)]
-pub struct NodeInfo {
+/// What the Node object says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeFacts {
     pub name: String,
-    /// Whether the API knows it; others only carry pods that were bound to them.
-    pub known: bool,
-    pub labels: Vec<(String, String)>,
+    pub labels: Labels,
     pub taints: Vec<Taint>,
     pub unschedulable: bool,
     pub allocatable: Resources,
     pub pods_max: i64,
     /// Name and size of every image that is there.
     pub images: Vec<(String, i64)>,
-    pub requested: Resources,
-    /// What the pods are taken to use, for scores.
-    pub assumed: Resources,
-    pub pods: Vec<Arc<PodInfo>>,
+    pub declared_features: Vec<String>,
 }
 
-impl NodeInfo {
-    /// Takes over everything that the object says, and leaves the pods.
-    pub fn update(&mut self, node: &Node) {
-        let spec = node.spec.clone().unwrap_or_default();
-        let status = node.status.clone().unwrap_or_default();
-        self.name = node.metadata.name.clone().unwrap_or_default();
-        self.labels = node.metadata.labels.clone().unwrap_or_default().into_iter().collect();
-        self.taints = spec.taints.unwrap_or_default();
-        self.unschedulable = spec.unschedulable.unwrap_or(false);
-        let allocatable = status.allocatable.unwrap_or_default();
-        self.allocatable = Resources::from_list(&allocatable);
-        self.pods_max = allocatable
-            .get("pods")
-            .and_then(|text| text.0.parse::<coracle_meta::quantity::Quantity>().ok())
-            .map_or(0, |quantity| quantity.units());
-        self.images = status
-            .images
-            .into_iter()
-            .flatten()
-            .flat_map(|image| {
-                let size = image.size_bytes.unwrap_or(0);
-                image.names.unwrap_or_default().into_iter().map(move |name| (name, size))
-            })
-            .collect();
+#[derive(Clone, Debug, Default)]
+pub struct NodeInfo {
+    pub facts: Arc<NodeFacts>,
+    pub requested: Resources,
+    /// CPU and memory that the pods are taken to use, for scores.
+    pub assumed: (i64, i64),
+    pub pods: Vec<Arc<PodInfo>>,
+    /// Those with terms about other pods.
+    pub affine: Vec<Arc<PodInfo>>,
+}
+
+impl std::ops::Deref for NodeInfo {
+    type Target = NodeFacts;
+
+    fn deref(&self) -> &NodeFacts {
+        &self.facts
+    }
+}
+
+impl NodeFacts {
+    pub fn new(text: NodeText) -> NodeFacts {
+        let pods = text.status.allocatable.get("pods").and_then(|text| text.0.parse::<Quantity>().ok());
+        let images = text.status.images.into_iter().flat_map(|image| {
+            let size = image.size_bytes;
+            image.names.into_iter().map(move |name| (name, size))
+        });
+        NodeFacts {
+            name: text.metadata.name,
+            labels: text.metadata.labels.into_iter().collect(),
+            taints: text.spec.taints,
+            unschedulable: text.spec.unschedulable,
+            allocatable: Resources::from_list(&text.status.allocatable),
+            pods_max: pods.map_or(0, |quantity| quantity.units()),
+            images: images.collect(),
+            declared_features: text.status.declared_features,
+        }
+    }
+
+    /// From the object's JSON; `None` where it is no node at all.
+    pub fn read(json: &[u8]) -> Option<NodeFacts> {
+        serde_json::from_slice(json).ok().map(NodeFacts::new)
     }
 
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.labels.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+        label(&self.labels, key)
     }
 
+    /// The region and zone by which nodes are taken in turn.
+    pub fn zone(&self) -> (&str, &str) {
+        let either = |old, new| self.label(old).or_else(|| self.label(new)).unwrap_or_default();
+        (
+            either("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+            either("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+        )
+    }
+}
+
+impl NodeInfo {
     pub fn add(&mut self, pod: Arc<PodInfo>) {
         self.requested.add(&pod.requests);
-        self.assumed.add(&pod.assumed);
+        self.assumed.0 += pod.assumed.cpu_milli;
+        self.assumed.1 += pod.assumed.memory;
+        if !pod.terms.is_empty() {
+            self.affine.push(pod.clone());
+        }
         self.pods.push(pod);
     }
 
-    pub fn remove(&mut self, key: &PodKey) {
-        if let Some(index) = self.pods.iter().position(|pod| pod.key == *key) {
-            let pod = self.pods.swap_remove(index);
-            self.requested.subtract(&pod.requests);
-            self.assumed.subtract(&pod.assumed);
-        }
+    pub fn remove(&mut self, key: &PodKey) -> Option<Arc<PodInfo>> {
+        let index = self.pods.iter().position(|pod| pod.key == *key)?;
+        let pod = self.pods.swap_remove(index);
+        self.requested.subtract(&pod.requests);
+        self.assumed.0 -= pod.assumed.cpu_milli;
+        self.assumed.1 -= pod.assumed.memory;
+        self.affine.retain(|affine| affine.key != *key);
+        Some(pod)
     }
 
     /// Whether a pod on this node holds the port, or one that overlaps it.
     pub fn holds_port(&self, wanted: &HostPort) -> bool {
-        let overlaps = |held: &HostPort| {
-            held.port == wanted.port
-                && held.protocol == wanted.protocol
-                && (held.ip == wanted.ip || held.ip.is_empty() || wanted.ip.is_empty())
-        };
-        self.pods.iter().any(|pod| pod.host_ports.iter().any(overlaps))
+        self.pods.iter().any(|pod| pod.host_ports.iter().any(|held| held.overlaps(wanted)))
     }
 }

@@ -1,16 +1,16 @@
-//! A pod as scheduling sees it: taken out of the object once, when it arrives.
+//! A pod as scheduling sees it: taken out of the object once, when it arrives. What decisions about nodes depend on is
+//! its shape; pods of equal shape share one, and the work of deciding.
 
+use std::collections::HashSet;
+use std::ops::Deref;
 use std::sync::Arc;
 
-use coracle_meta::selector::LabelSelector;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{
-    Affinity, NodeSelector, Pod, PodAffinityTerm, PodSpec, PreferredSchedulingTerm, Toleration,
-    TopologySpreadConstraint, WeightedPodAffinityTerm,
-};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as SelectorText;
 
 use crate::resources::{Resources, assumed_use, requests};
+use crate::select::{Labels, NodeSelector, NodeTerm, PodTerms, Spread, Toleration};
+use crate::text::{ContainerText, PodText, SpecText};
+use crate::volumes::{Claim, Disk};
 
 /// Identifies a pod in queues and snapshots.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,37 +19,63 @@ pub struct PodKey {
     pub name: String,
 }
 
-#[derive(Debug)]
-pub struct PodInfo {
-    pub key: PodKey,
-    pub uid: String,
-    pub labels: Vec<(String, String)>,
+/// Everything by which a node can suit one pod and not another.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct Shape {
+    pub namespace: String,
+    pub labels: Labels,
     pub priority: i32,
-    pub created: Option<Timestamp>,
+    pub never_preempts: bool,
     pub requests: Resources,
     pub assumed: Resources,
     pub host_ports: Vec<HostPort>,
     pub tolerations: Vec<Toleration>,
-    pub node_selector: Vec<(String, String)>,
+    pub node_selector: Labels,
     pub node_affinity: Option<NodeSelector>,
-    pub preferred_nodes: Vec<PreferredSchedulingTerm>,
-    pub affinity: Vec<PodTerm>,
-    pub anti_affinity: Vec<PodTerm>,
-    pub preferred_affinity: Vec<(i64, PodTerm)>,
-    pub preferred_anti_affinity: Vec<(i64, PodTerm)>,
+    pub preferred_nodes: Vec<(i64, NodeTerm)>,
+    pub terms: PodTerms,
     pub spread: Vec<Spread>,
+    /// With tags, of containers and image volumes.
     pub images: Vec<String>,
+    pub containers: usize,
+    /// Kind and name of the workload that controls it.
+    pub owner: Option<(String, String)>,
+    /// What a node must declare itself able to do.
+    pub features: Vec<&'static str>,
+    pub claims: Vec<Claim>,
+    pub disks: Vec<Disk>,
+}
+
+#[derive(Debug)]
+pub struct PodInfo {
+    pub key: PodKey,
+    pub uid: String,
+    pub shape: Arc<Shape>,
+    pub created: Option<Timestamp>,
+    pub started: Option<Timestamp>,
+    pub generation: i64,
     pub gates: Vec<String>,
     pub scheduler_name: String,
     /// Set when bound.
     pub node_name: String,
+    /// Where room is being made for it.
+    pub nominated: String,
     pub deleting: bool,
+    /// It is being deleted to make room for another.
+    pub preempted: bool,
     /// Succeeded or Failed: uses nothing any more.
     pub finished: bool,
-    pub never_preempts: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Deref for PodInfo {
+    type Target = Shape;
+
+    fn deref(&self) -> &Shape {
+        &self.shape
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
     /// Empty for every address.
     pub ip: String,
@@ -57,187 +83,186 @@ pub struct HostPort {
     pub port: i32,
 }
 
-/// A term of pod affinity or anti-affinity, compiled.
-#[derive(Clone, Debug)]
-pub struct PodTerm {
-    pub selector: LabelSelector,
-    pub namespaces: Vec<String>,
-    /// Namespaces by label; `None` means only those listed.
-    pub namespace_selector: Option<LabelSelector>,
-    pub topology_key: String,
-}
-
-/// A topology spread constraint, compiled.
-#[derive(Clone, Debug)]
-pub struct Spread {
-    pub max_skew: i64,
-    pub topology_key: String,
-    pub required: bool,
-    pub selector: LabelSelector,
-    pub min_domains: i64,
-    pub honor_affinity: bool,
-    pub honor_taints: bool,
-}
-
-impl PodInfo {
-    pub fn new(pod: &Pod) -> Arc<PodInfo> {
-        let meta = &pod.metadata;
-        let empty = PodSpec::default();
-        let spec = pod.spec.as_ref().unwrap_or(&empty);
-        let namespace = meta.namespace.clone().unwrap_or_default();
-        let labels: Vec<_> = meta.labels.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
-        let affinity = spec.affinity.clone().unwrap_or_default();
-        let terms = Terms { namespace: &namespace, labels: &labels };
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        Arc::new(PodInfo {
-            priority: spec.priority.unwrap_or(0),
-            created: meta.creation_timestamp.as_ref().map(|time| time.0),
-            requests: requests(spec),
-            assumed: assumed_use(spec),
-            host_ports: host_ports(spec),
-            tolerations: spec.tolerations.clone().unwrap_or_default(),
-            node_selector: spec.node_selector.clone().unwrap_or_default().into_iter().collect(),
-            affinity: terms.required(&affinity, Side::With),
-            anti_affinity: terms.required(&affinity, Side::Apart),
-            preferred_affinity: terms.preferred(&affinity, Side::With),
-            preferred_anti_affinity: terms.preferred(&affinity, Side::Apart),
-            node_affinity: affinity
-                .node_affinity
-                .as_ref()
-                .and_then(|nodes| nodes.required_during_scheduling_ignored_during_execution.clone()),
-            preferred_nodes: affinity
-                .node_affinity
-                .and_then(|nodes| nodes.preferred_during_scheduling_ignored_during_execution)
-                .unwrap_or_default(),
-            spread: spec.topology_spread_constraints.iter().flatten().map(|text| spread(text, &labels)).collect(),
-            images: spec.containers.iter().filter_map(|container| container.image.clone()).collect(),
-            gates: spec.scheduling_gates.iter().flatten().map(|gate| gate.name.clone()).collect(),
-            scheduler_name: spec.scheduler_name.clone().unwrap_or_else(|| "default-scheduler".into()),
-            node_name: spec.node_name.clone().unwrap_or_default(),
-            deleting: meta.deletion_timestamp.is_some(),
-            finished: matches!(phase, Some("Succeeded" | "Failed")),
-            never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
-            key: PodKey { namespace, name: meta.name.clone().unwrap_or_default() },
-            uid: meta.uid.clone().unwrap_or_default(),
-            labels,
-        })
+impl HostPort {
+    pub fn overlaps(&self, other: &HostPort) -> bool {
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.ip == other.ip || self.ip.is_empty() || other.ip.is_empty())
     }
 }
 
-fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
-    let sidecars =
-        spec.init_containers.iter().flatten().filter(|init| init.restart_policy.as_deref() == Some("Always"));
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+/// The shapes in use, each kept once.
+#[derive(Debug, Default)]
+pub struct Shapes {
+    known: HashSet<Arc<Shape>>,
+    /// When as many are known, those that no pod has any more are let go.
+    sweep_at: usize,
+}
+
+impl Shapes {
+    fn share(&mut self, shape: Shape) -> Arc<Shape> {
+        if let Some(known) = self.known.get(&shape) {
+            return known.clone();
+        }
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|shape| Arc::strong_count(shape) > 1);
+            self.sweep_at = (self.known.len() * 2).max(64);
+        }
+        let shape = Arc::new(shape);
+        self.known.insert(shape.clone());
+        shape
+    }
+}
+
+impl PodInfo {
+    pub fn new(text: PodText, shapes: &mut Shapes) -> Arc<PodInfo> {
+        let shape = shapes.share(shape(&text));
+        let PodText { metadata, spec, status } = text;
+        let scheduler_name = if spec.scheduler_name.is_empty() { "default-scheduler".into() } else { spec.scheduler_name };
+        let disrupted = status.conditions.iter().find(|condition| condition.kind == "DisruptionTarget");
+        let deleting = metadata.deletion_timestamp.is_some();
+        Arc::new(PodInfo {
+            key: PodKey { namespace: metadata.namespace, name: metadata.name },
+            uid: metadata.uid,
+            shape,
+            created: metadata.creation_timestamp,
+            started: status.start_time,
+            generation: metadata.generation,
+            gates: spec.scheduling_gates.into_iter().map(|gate| gate.name).collect(),
+            scheduler_name,
+            node_name: spec.node_name,
+            nominated: status.nominated_node_name,
+            deleting,
+            preempted: deleting
+                && disrupted
+                    .is_some_and(|found| found.status == "True" && found.reason == "PreemptionByScheduler"),
+            finished: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
+        })
+    }
+
+    /// From the object's JSON; `None` where it is no pod at all.
+    pub fn read(json: &[u8], shapes: &mut Shapes) -> Option<Arc<PodInfo>> {
+        Some(PodInfo::new(serde_json::from_slice(json).ok()?, shapes))
+    }
+
+    /// Whether it counts in the scoring or filtering of pods that do not name it.
+    pub fn is_assigned(&self) -> bool {
+        !self.node_name.is_empty() || !self.nominated.is_empty()
+    }
+}
+
+fn shape(text: &PodText) -> Shape {
+    let spec = &text.spec;
+    let labels: Labels = text.metadata.labels.clone().into_iter().collect();
+    let namespace = text.metadata.namespace.clone();
+    let affinity = spec.affinity.clone().unwrap_or_default();
+    let nodes = affinity.node_affinity.as_ref();
+    let preferred = nodes.and_then(|nodes| nodes.preferred_during_scheduling_ignored_during_execution.as_ref());
+    let owner = text.metadata.owner_references.iter().find(|owner| owner.controller);
+    Shape {
+        priority: spec.priority,
+        never_preempts: spec.preemption_policy == "Never",
+        requests: requests(spec, &text.status),
+        assumed: assumed_use(spec),
+        host_ports: host_ports(spec),
+        tolerations: spec.tolerations.clone(),
+        node_selector: spec.node_selector.clone().into_iter().collect(),
+        node_affinity: nodes
+            .and_then(|nodes| nodes.required_during_scheduling_ignored_during_execution.as_ref())
+            .map(NodeSelector::new),
+        preferred_nodes: preferred
+            .into_iter()
+            .flatten()
+            .map(|term| (i64::from(term.weight), NodeTerm::new(&term.preference)))
+            .collect(),
+        terms: PodTerms::new(&affinity, &namespace, &labels),
+        spread: spec.topology_spread_constraints.iter().map(|text| Spread::new(text, &labels)).collect(),
+        images: images(spec),
+        containers: spec.containers.len() + spec.init_containers.len(),
+        owner: owner.map(|owner| (owner.kind.clone(), owner.name.clone())),
+        features: features(spec),
+        claims: Claim::of(spec, &text.metadata.name),
+        disks: Disk::of(spec),
+        labels,
+        namespace,
+    }
+}
+
+fn containers(spec: &SpecText) -> impl Iterator<Item = &ContainerText> {
+    spec.init_containers.iter().chain(&spec.containers)
+}
+
+fn host_ports(spec: &SpecText) -> Vec<HostPort> {
+    let lasting = |container: &&ContainerText| container.restart_policy == "Always";
+    let sidecars = spec.init_containers.iter().filter(lasting);
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| &container.ports);
     ports
-        .filter_map(|port| {
-            let number = port.host_port.filter(|number| *number > 0)?;
-            let ip = port.host_ip.clone().filter(|ip| ip != "0.0.0.0").unwrap_or_default();
-            Some(HostPort { ip, protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()), port: number })
+        .filter(|port| port.host_port > 0)
+        .map(|port| HostPort {
+            ip: if port.host_ip == "0.0.0.0" { String::new() } else { port.host_ip.clone() },
+            protocol: if port.protocol.is_empty() { "TCP".into() } else { port.protocol.clone() },
+            port: port.host_port,
         })
         .collect()
 }
 
-#[derive(Clone, Copy)]
-enum Side {
-    With,
-    Apart,
+fn images(spec: &SpecText) -> Vec<String> {
+    let of_volumes = spec.volumes.iter().filter_map(|volume| Some(volume.image.as_ref()?.reference.as_str()));
+    containers(spec).map(|container| container.image.as_str()).chain(of_volumes).map(with_tag).collect()
 }
 
-struct Terms<'a> {
-    namespace: &'a str,
-    labels: &'a [(String, String)],
+/// An image without a tag is its `latest`.
+fn with_tag(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    if last.contains(':') { image.to_owned() } else { format!("{image}:latest") }
 }
 
-impl Terms<'_> {
-    fn required(&self, affinity: &Affinity, side: Side) -> Vec<PodTerm> {
-        let terms = match side {
-            Side::With => affinity
-                .pod_affinity
-                .as_ref()
-                .and_then(|with| with.required_during_scheduling_ignored_during_execution.as_ref()),
-            Side::Apart => affinity
-                .pod_anti_affinity
-                .as_ref()
-                .and_then(|apart| apart.required_during_scheduling_ignored_during_execution.as_ref()),
+/// What 1.36 infers from a pod's spec. Source: `k8s.io/component-helpers/nodedeclaredfeatures`.
+fn features(spec: &SpecText) -> Vec<&'static str> {
+    let restarts_all = |container: &ContainerText| {
+        container.restart_policy_rules.iter().any(|rule| rule.action == "RestartAllContainers")
+    };
+    let mut features = Vec::new();
+    if containers(spec).any(restarts_all) {
+        features.push("RestartAllContainersOnContainerExits");
+    }
+    if spec.host_network && spec.host_users == Some(false) {
+        features.push("UserNamespacesHostNetworkSupport");
+    }
+    features
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str, shapes: &mut Shapes) -> Arc<PodInfo> {
+        PodInfo::read(json.as_bytes(), shapes).unwrap()
+    }
+
+    #[test]
+    fn pods_that_differ_only_in_name_share_their_shape() {
+        let mut shapes = Shapes::default();
+        let pod = |name: &str, cpu: &str| {
+            format!(
+                r#"{{"metadata":{{"name":"{name}","namespace":"n","labels":{{"a":"b"}}}},"spec":{{"nodeName":"x",
+                   "volumes":[{{"name":"kube-api-access-{name}","projected":{{}}}}],
+                   "containers":[{{"name":"c","image":"i","resources":{{"requests":{{"cpu":"{cpu}"}}}}}}]}}}}"#
+            )
         };
-        terms.into_iter().flatten().map(|term| self.term(term)).collect()
+        let first = read(&pod("one", "1"), &mut shapes);
+        assert!(Arc::ptr_eq(&first.shape, &read(&pod("two", "1000m"), &mut shapes).shape));
+        assert!(!Arc::ptr_eq(&first.shape, &read(&pod("one", "2"), &mut shapes).shape));
     }
 
-    fn preferred(&self, affinity: &Affinity, side: Side) -> Vec<(i64, PodTerm)> {
-        let terms: Option<&Vec<WeightedPodAffinityTerm>> = match side {
-            Side::With => affinity
-                .pod_affinity
-                .as_ref()
-                .and_then(|with| with.preferred_during_scheduling_ignored_during_execution.as_ref()),
-            Side::Apart => affinity
-                .pod_anti_affinity
-                .as_ref()
-                .and_then(|apart| apart.preferred_during_scheduling_ignored_during_execution.as_ref()),
-        };
-        let weighted = |term: &WeightedPodAffinityTerm| (i64::from(term.weight), self.term(&term.pod_affinity_term));
-        terms.into_iter().flatten().map(weighted).collect()
+    #[test]
+    fn a_pod_asks_for_what_its_spec_needs_of_a_node() {
+        let mut shapes = Shapes::default();
+        let pod = r#"{"spec":{"hostNetwork":true,"hostUsers":false,"containers":[
+            {"image":"reg:5000/a","ports":[{"containerPort":1},{"hostPort":80,"hostIP":"0.0.0.0"}]}]}}"#;
+        let pod = read(pod, &mut shapes);
+        assert_eq!(pod.features, ["UserNamespacesHostNetworkSupport"]);
+        assert_eq!(pod.images, ["reg:5000/a:latest"]);
+        assert_eq!(pod.host_ports, [HostPort { ip: String::new(), protocol: "TCP".into(), port: 80 }]);
     }
-
-    fn term(&self, term: &PodAffinityTerm) -> PodTerm {
-        let mut namespaces = term.namespaces.clone().unwrap_or_default();
-        if namespaces.is_empty() && term.namespace_selector.is_none() {
-            namespaces.push(self.namespace.to_owned());
-        }
-        let mut selector = term.label_selector.clone();
-        let keys = term.match_label_keys.iter().flatten();
-        add_own(&mut selector, self.labels, keys, "In");
-        add_own(&mut selector, self.labels, term.mismatch_label_keys.iter().flatten(), "NotIn");
-        PodTerm {
-            selector: compile(selector.as_ref()),
-            namespaces,
-            namespace_selector: term.namespace_selector.as_ref().map(|selector| compile(Some(selector))),
-            topology_key: term.topology_key.clone(),
-        }
-    }
-}
-
-/// Extends a selector by the pod's own values of the named labels.
-fn add_own<'k>(
-    selector: &mut Option<SelectorText>,
-    labels: &[(String, String)],
-    keys: impl Iterator<Item = &'k String>,
-    operator: &str,
-) {
-    for key in keys {
-        let (Some(selector), Some((_, value))) = (selector.as_mut(), labels.iter().find(|(name, _)| name == key))
-        else {
-            continue;
-        };
-        selector.match_expressions.get_or_insert_default().push(
-            k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement {
-                key: key.clone(),
-                operator: operator.into(),
-                values: Some(vec![value.clone()]),
-            },
-        );
-    }
-}
-
-fn spread(text: &TopologySpreadConstraint, labels: &[(String, String)]) -> Spread {
-    let mut selector = text.label_selector.clone();
-    add_own(&mut selector, labels, text.match_label_keys.iter().flatten(), "In");
-    Spread {
-        max_skew: text.max_skew.into(),
-        topology_key: text.topology_key.clone(),
-        required: text.when_unsatisfiable != "ScheduleAnyway",
-        selector: compile(selector.as_ref()),
-        min_domains: text.min_domains.unwrap_or(1).into(),
-        honor_affinity: text.node_affinity_policy.as_deref() != Some("Ignore"),
-        honor_taints: text.node_taints_policy.as_deref() == Some("Honor"),
-    }
-}
-
-/// A nil selector matches nothing, an empty one everything.
-fn compile(text: Option<&SelectorText>) -> LabelSelector {
-    let Some(text) = text else { return LabelSelector::nothing() };
-    let labels = text.match_labels.iter().flatten().map(|(key, value)| (key.clone(), value.clone()));
-    let expressions = text.match_expressions.iter().flatten().map(|expression| {
-        (expression.key.clone(), expression.operator.clone(), expression.values.clone().unwrap_or_default())
-    });
-    LabelSelector::from_parts(labels, expressions).unwrap_or_else(|_| LabelSelector::nothing())
 }

@@ -1,62 +1,91 @@
-//! Pods waiting for a node: ready ones by priority and age, failed ones waiting out their back-off, unschedulable ones
-//! until a change may help them.
+//! Pods waiting for a node: ready ones by rank and age, failed ones waiting out their back-off, unschedulable ones
+//! until a change may help them, gated ones until their gates are lifted.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::framework::Wake;
-use crate::plugins::PLUGINS;
 use crate::pod::{PodInfo, PodKey};
 
-const BACKOFF_FIRST: SignedDuration = SignedDuration::from_secs(1);
-const BACKOFF_MAX: SignedDuration = SignedDuration::from_secs(10);
 /// However little changed, a pod is tried again after this long.
 const STALE_MAX: SignedDuration = SignedDuration::from_mins(5);
+
+/// The plugins that rejected a pod.
+pub type Rejectors = BTreeSet<&'static str>;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    pub first: SignedDuration,
+    pub most: SignedDuration,
+}
+
+impl Default for Backoff {
+    fn default() -> Backoff {
+        Backoff { first: SignedDuration::from_secs(1), most: SignedDuration::from_secs(10) }
+    }
+}
+
+impl Backoff {
+    /// Doubles with each attempt.
+    fn after(&self, attempts: u32) -> SignedDuration {
+        (self.first * 2i32.pow(attempts.saturating_sub(1).min(20))).min(self.most)
+    }
+}
 
 #[derive(Clone, Debug)]
 struct Waiting {
     pod: Arc<PodInfo>,
+    rank: i64,
     attempts: u32,
+    /// When it came, or was last tried.
+    since: Timestamp,
     state: State,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Ready,
-    /// Held by its scheduling gates.
     Gated,
     Backoff {
         until: Timestamp,
+        /// Waiting after an error, which is never cut short.
+        error: bool,
     },
     Unschedulable {
-        since: Timestamp,
-        by: BTreeSet<&'static str>,
+        by: Rejectors,
     },
 }
 
-/// Highest priority first, then the oldest; the key makes the order whole.
-type Rank = (std::cmp::Reverse<i32>, Option<Timestamp>, PodKey);
+/// Highest rank first, then the longest waiting; the key makes the order whole.
+type Order = (Reverse<i64>, Timestamp, PodKey);
 
 #[derive(Default)]
 pub struct Queue {
+    backoff: Backoff,
     pods: HashMap<PodKey, Waiting>,
-    ready: BTreeSet<Rank>,
-    /// The others that time or a change makes ready; the many that are ready or gated need not be looked at for them.
+    ready: BTreeSet<Order>,
+    /// Those that time makes ready.
     due: BTreeSet<(Timestamp, PodKey)>,
+    /// Those that a back-off holds though nothing went wrong: they go as soon as nobody else is ready.
+    eager: BTreeSet<(Timestamp, PodKey)>,
+    unschedulable: BTreeMap<Rejectors, BTreeSet<PodKey>>,
 }
 
 impl Queue {
-    /// Adds a pod or takes over its new version. A pod whose own change may help it is ready again.
-    pub fn set(&mut self, pod: Arc<PodInfo>) {
-        let attempts = self.remove(&pod.key).map_or(0, |was| was.attempts);
-        let state = if pod.gates.is_empty() { State::Ready } else { State::Gated };
-        self.insert(Waiting { pod, attempts, state });
+    pub fn new(backoff: Backoff) -> Queue {
+        Queue { backoff, ..Queue::default() }
     }
 
-    pub fn contains(&self, key: &PodKey) -> bool {
-        self.pods.contains_key(key)
+    /// Adds a pod that was not known.
+    pub fn add(&mut self, pod: Arc<PodInfo>, rank: i64, now: Timestamp) {
+        self.insert(Waiting { pod, rank, attempts: 0, since: now, state: State::Ready });
+    }
+
+    /// Adds a pod that may not be tried yet.
+    pub fn add_gated(&mut self, pod: Arc<PodInfo>, rank: i64, now: Timestamp) {
+        self.insert(Waiting { pod, rank, attempts: 0, since: now, state: State::Gated });
     }
 
     /// The pod as it is known here.
@@ -64,43 +93,104 @@ impl Queue {
         self.pods.get(key).map(|waiting| &waiting.pod)
     }
 
+    /// Takes over a new version without moving the pod.
+    pub fn update(&mut self, pod: Arc<PodInfo>, rank: i64) {
+        if let Some(waiting) = self.remove(&pod.key) {
+            self.insert(Waiting { pod, rank, ..waiting });
+        }
+    }
+
     pub fn forget(&mut self, key: &PodKey) {
         self.remove(key);
     }
 
-    /// Takes the next ready pod out, with how often it has been tried before.
+    /// Takes the next pod out, with how often it has been tried before.
     pub fn pop(&mut self, now: Timestamp) -> Option<(Arc<PodInfo>, u32)> {
         self.release(now);
-        let key = self.ready.first()?.2.clone();
+        let key = match self.ready.first() {
+            Some((_, _, key)) => key.clone(),
+            None => self.eager.first()?.1.clone(),
+        };
         let waiting = self.remove(&key)?;
         Some((waiting.pod, waiting.attempts))
     }
 
     /// Puts a pod back that no node could take.
-    pub fn unschedulable(&mut self, pod: Arc<PodInfo>, attempts: u32, by: BTreeSet<&'static str>, now: Timestamp) {
-        self.insert(Waiting { pod, attempts: attempts + 1, state: State::Unschedulable { since: now, by } });
+    pub fn unschedulable(&mut self, (pod, rank): (Arc<PodInfo>, i64), attempts: u32, by: Rejectors, now: Timestamp) {
+        let state = State::Unschedulable { by };
+        self.insert(Waiting { pod, rank, attempts: attempts + 1, since: now, state });
     }
 
     /// Puts a pod back whose binding failed.
-    pub fn failed(&mut self, pod: Arc<PodInfo>, attempts: u32, now: Timestamp) {
-        let until = now + backoff(attempts + 1);
-        self.insert(Waiting { pod, attempts: attempts + 1, state: State::Backoff { until } });
+    pub fn failed(&mut self, (pod, rank): (Arc<PodInfo>, i64), attempts: u32, now: Timestamp) {
+        let until = now + self.backoff.after(attempts + 1);
+        let state = State::Backoff { until, error: true };
+        self.insert(Waiting { pod, rank, attempts: attempts + 1, since: now, state });
     }
 
-    /// Moves the pods that a change may help to back-off, from which time lets them go.
-    pub fn wake(&mut self, change: Wake) {
-        let helped = |key: &PodKey| self.pods.get(key).is_some_and(|waiting| waiting.state.may_end_by(change));
-        let keys: Vec<_> = self.due.iter().map(|(_, key)| key).filter(|key| helped(key)).cloned().collect();
-        for waiting in keys.iter().filter_map(|key| self.remove(key)).collect::<Vec<_>>() {
-            let State::Unschedulable { since, .. } = waiting.state else { continue };
-            let state = State::Backoff { until: since + backoff(waiting.attempts) };
-            self.insert(Waiting { state, ..waiting });
+    /// Moves the unschedulable pods that a change may help to back-off, or further if they have waited it out.
+    /// `listens` sorts out whole groups by who rejected them, `helps` judges each pod.
+    pub fn wake(
+        &mut self,
+        listens: impl Fn(&Rejectors) -> bool,
+        helps: impl Fn(&PodInfo, &Rejectors) -> bool,
+        now: Timestamp,
+    ) {
+        let mut keys = Vec::new();
+        for (by, group) in self.unschedulable.iter().filter(|(by, _)| listens(by)) {
+            keys.extend(group.iter().filter(|key| helps(&self.pods[*key].pod, by)).cloned());
         }
+        for key in keys {
+            self.move_on(&key, now);
+        }
+    }
+
+    /// Whether any pod waits for a change.
+    pub fn has_unschedulable(&self) -> bool {
+        !self.unschedulable.is_empty()
+    }
+
+    /// The plugins that a pod waits for.
+    pub fn rejectors(&self, key: &PodKey) -> Option<&Rejectors> {
+        match &self.pods.get(key)?.state {
+            State::Unschedulable { by } => Some(by),
+            _ => None,
+        }
+    }
+
+    pub fn is_gated(&self, key: &PodKey) -> bool {
+        self.pods.get(key).is_some_and(|waiting| waiting.state == State::Gated)
+    }
+
+    /// Lets an unschedulable or gated pod go as far as its back-off allows.
+    pub fn move_on(&mut self, key: &PodKey, now: Timestamp) {
+        let Some(waiting) = self.remove(key) else { return };
+        let until = waiting.since + self.backoff.after(waiting.attempts);
+        let state = match waiting.state {
+            State::Gated => State::Ready,
+            State::Unschedulable { .. } if waiting.attempts == 0 || until <= now => State::Ready,
+            State::Unschedulable { .. } => State::Backoff { until, error: false },
+            other => other,
+        };
+        self.insert(Waiting { state, ..waiting });
     }
 
     /// When time alone makes another pod ready.
     pub fn next_wake(&self) -> Option<Timestamp> {
         self.due.first().map(|(due, _)| *due)
+    }
+
+    /// Whether `pop` would give a pod now.
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.eager.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.pods.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pods.is_empty()
     }
 
     fn release(&mut self, now: Timestamp) {
@@ -116,91 +206,139 @@ impl Queue {
     fn insert(&mut self, waiting: Waiting) {
         let key = waiting.pod.key.clone();
         self.remove(&key);
-        match waiting.state.due() {
-            Some(due) => self.due.insert((due, key.clone())),
-            None => waiting.state == State::Ready && self.ready.insert(rank(&waiting.pod)),
-        };
+        if let Some(due) = waiting.due() {
+            self.due.insert((due, key.clone()));
+        }
+        match &waiting.state {
+            State::Ready => {
+                self.ready.insert(waiting.order());
+            }
+            State::Backoff { until, error: false } => {
+                self.eager.insert((*until, key.clone()));
+            }
+            State::Unschedulable { by } => {
+                self.unschedulable.entry(by.clone()).or_default().insert(key.clone());
+            }
+            State::Gated | State::Backoff { .. } => (),
+        }
         self.pods.insert(key, waiting);
     }
 
     fn remove(&mut self, key: &PodKey) -> Option<Waiting> {
         let waiting = self.pods.remove(key)?;
-        match waiting.state.due() {
-            Some(due) => self.due.remove(&(due, key.clone())),
-            None => self.ready.remove(&rank(&waiting.pod)),
-        };
+        if let Some(due) = waiting.due() {
+            self.due.remove(&(due, key.clone()));
+        }
+        match &waiting.state {
+            State::Ready => {
+                self.ready.remove(&waiting.order());
+            }
+            State::Backoff { until, error: false } => {
+                self.eager.remove(&(*until, key.clone()));
+            }
+            State::Unschedulable { by } => {
+                if let Some(group) = self.unschedulable.get_mut(by) {
+                    group.remove(key);
+                    if group.is_empty() {
+                        self.unschedulable.remove(by);
+                    }
+                }
+            }
+            State::Gated | State::Backoff { .. } => (),
+        }
         Some(waiting)
     }
 }
 
-impl State {
+impl Waiting {
     /// When time alone ends it.
     fn due(&self) -> Option<Timestamp> {
-        match self {
+        match &self.state {
             State::Ready | State::Gated => None,
-            State::Backoff { until } => Some(*until),
-            State::Unschedulable { since, .. } => Some(*since + STALE_MAX),
+            State::Backoff { until, .. } => Some(*until),
+            State::Unschedulable { .. } => Some(self.since + STALE_MAX),
         }
     }
 
-    fn may_end_by(&self, change: Wake) -> bool {
-        let State::Unschedulable { by, .. } = self else { return false };
-        by.is_empty() || by.iter().any(|name| plugin_wakes(name, change))
+    fn order(&self) -> Order {
+        (Reverse(self.rank), self.since, self.pod.key.clone())
     }
-}
-
-fn rank(pod: &PodInfo) -> Rank {
-    (std::cmp::Reverse(pod.priority), pod.created, pod.key.clone())
-}
-
-fn plugin_wakes(name: &str, change: Wake) -> bool {
-    PLUGINS.iter().any(|plugin| plugin.name() == name && plugin.wakes().contains(&change))
-}
-
-/// Doubles from a second to ten.
-fn backoff(attempts: u32) -> SignedDuration {
-    (BACKOFF_FIRST * 2i32.pow(attempts.saturating_sub(1).min(10))).min(BACKOFF_MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pod::Shapes;
 
-    fn pod(name: &str, priority: i32) -> Arc<PodInfo> {
-        let text = format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"containers":[],"priority":{priority}}}}}"#);
-        PodInfo::new(&serde_json::from_str(&text).unwrap())
+    fn pod(name: &str) -> Arc<PodInfo> {
+        PodInfo::read(format!(r#"{{"metadata":{{"name":"{name}"}}}}"#).as_bytes(), &mut Shapes::default()).unwrap()
     }
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(seconds).unwrap()
     }
 
-    #[test]
-    fn higher_priority_goes_first() {
-        let mut queue = Queue::default();
-        queue.set(pod("low", 0));
-        queue.set(pod("high", 9));
-        assert_eq!(queue.pop(at(0)).unwrap().0.key.name, "high");
+    fn popped(queue: &mut Queue, seconds: i64) -> Option<String> {
+        queue.pop(at(seconds)).map(|(pod, _)| pod.key.name.clone())
     }
 
     #[test]
-    fn only_a_change_that_may_help_wakes_a_pod_and_only_after_its_backoff() {
+    fn higher_rank_goes_first_then_the_longest_waiting() {
         let mut queue = Queue::default();
-        queue.unschedulable(pod("p", 0), 0, BTreeSet::from(["TaintToleration"]), at(0));
-        queue.wake(Wake::PodGone);
-        assert!(queue.pop(at(60)).is_none());
-        queue.wake(Wake::NodeTaints);
-        assert!(queue.pop(at(0)).is_none());
+        queue.add(pod("late"), 0, at(2));
+        queue.add(pod("early"), 0, at(1));
+        queue.add(pod("high"), 9, at(3));
+        let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue, 3)).collect();
+        assert_eq!(order, ["high", "early", "late"]);
+    }
+
+    #[test]
+    fn only_a_change_that_may_help_wakes_a_pod() {
+        let mut queue = Queue::default();
+        queue.unschedulable((pod("p"), 0), 0, BTreeSet::from(["TaintToleration"]), at(0));
+        queue.wake(|by| by.contains("NodePorts"), |_, _| true, at(60));
+        queue.wake(|_| true, |_, _| false, at(60));
+        assert_eq!(popped(&mut queue, 60), None);
+        queue.wake(|by| by.contains("TaintToleration"), |_, _| true, at(60));
+        assert_eq!(popped(&mut queue, 60).as_deref(), Some("p"));
+    }
+
+    #[test]
+    fn a_pod_in_back_off_goes_when_nobody_else_is_ready() {
+        let mut queue = Queue::default();
+        queue.unschedulable((pod("p"), 9), 0, BTreeSet::new(), at(0));
+        queue.wake(|_| true, |_, _| true, at(0));
+        queue.add(pod("fresh"), 0, at(0));
+        assert_eq!(popped(&mut queue, 0).as_deref(), Some("fresh"));
         assert_eq!(queue.next_wake(), Some(at(1)));
-        assert!(queue.pop(at(1)).is_some());
+        assert_eq!(popped(&mut queue, 0).as_deref(), Some("p"));
     }
 
     #[test]
-    fn a_pod_whose_binding_failed_is_not_due_once_it_is_gone() {
+    fn back_off_after_an_error_is_not_cut_short_and_grows() {
         let mut queue = Queue::default();
-        queue.failed(pod("p", 0), 0, at(0));
-        queue.forget(&pod("p", 0).key);
-        assert_eq!(queue.next_wake(), None);
-        assert!(queue.pop(at(60)).is_none());
+        queue.failed((pod("p"), 0), 2, at(0));
+        assert_eq!(popped(&mut queue, 3), None);
+        assert_eq!(popped(&mut queue, 4).as_deref(), Some("p"));
+        queue.failed((pod("p"), 0), 30, at(0));
+        assert_eq!(queue.next_wake(), Some(at(10)));
+    }
+
+    #[test]
+    fn what_nothing_wakes_is_tried_again_after_five_minutes() {
+        let mut queue = Queue::default();
+        queue.unschedulable((pod("p"), 0), 0, BTreeSet::from(["x"]), at(0));
+        assert_eq!(popped(&mut queue, 299), None);
+        assert_eq!(popped(&mut queue, 300).as_deref(), Some("p"));
+    }
+
+    #[test]
+    fn a_pod_that_is_gone_leaves_nothing_behind() {
+        let mut queue = Queue::default();
+        queue.failed((pod("p"), 0), 0, at(0));
+        queue.unschedulable((pod("q"), 0), 0, BTreeSet::new(), at(0));
+        queue.forget(&pod("p").key);
+        queue.forget(&pod("q").key);
+        assert!(queue.next_wake().is_none() && queue.is_empty() && !queue.has_unschedulable());
     }
 }

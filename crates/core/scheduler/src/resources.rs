@@ -1,17 +1,20 @@
-//! Amounts of resources, and what a pod asks for. Rules: kube-scheduler `PodRequests`.
+//! Amounts of resources, and what a pod asks for. Rules: `k8s.io/component-helpers/resource`, `PodRequests`.
 
 use std::collections::BTreeMap;
 
 use coracle_meta::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+
+use crate::text::{ContainerStatusText, ContainerText, SpecText, StatusText};
 
 /// What a container that asks for nothing is taken to use when nodes are scored.
 const CPU_MILLI_ASSUMED: i64 = 100;
 const MEMORY_ASSUMED: i64 = 200 << 20;
 
+pub type ResourceList = BTreeMap<String, Text>;
+
 /// CPU in thousandths, everything else in whole units.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Resources {
     pub cpu_milli: i64,
     pub memory: i64,
@@ -21,7 +24,7 @@ pub struct Resources {
 }
 
 impl Resources {
-    pub fn from_list(list: &BTreeMap<String, Text>) -> Resources {
+    pub fn from_list(list: &ResourceList) -> Resources {
         let mut resources = Resources::default();
         for (name, text) in list {
             // The server has validated the quantity; what does not parse counts as nothing.
@@ -30,59 +33,103 @@ impl Resources {
                 "cpu" => resources.cpu_milli = quantity.milli(),
                 "memory" => resources.memory = quantity.units(),
                 "ephemeral-storage" => resources.ephemeral_storage = quantity.units(),
-                "pods" => (),
-                other => {
+                other if is_scalar(other) => {
                     resources.others.insert(other.to_owned(), quantity.units());
                 }
+                _ => (),
             }
         }
         resources
     }
 
-    pub fn add(&mut self, other: &Resources) {
-        self.cpu_milli += other.cpu_milli;
-        self.memory += other.memory;
-        self.ephemeral_storage += other.ephemeral_storage;
-        for (name, amount) in &other.others {
-            *self.others.entry(name.clone()).or_default() += amount;
+    pub fn is_nothing(&self) -> bool {
+        self.cpu_milli == 0 && self.memory == 0 && self.ephemeral_storage == 0 && self.others.is_empty()
+    }
+
+    /// The amount of a resource by its name; 0 where there is none.
+    pub fn amount(&self, name: &str) -> i64 {
+        match name {
+            "cpu" => self.cpu_milli,
+            "memory" => self.memory,
+            "ephemeral-storage" => self.ephemeral_storage,
+            other => self.others.get(other).copied().unwrap_or(0),
         }
     }
 
+    pub fn add(&mut self, other: &Resources) {
+        self.change(other, |held, amount| held + amount);
+    }
+
     pub fn subtract(&mut self, other: &Resources) {
-        self.cpu_milli -= other.cpu_milli;
-        self.memory -= other.memory;
-        self.ephemeral_storage -= other.ephemeral_storage;
-        for (name, amount) in &other.others {
-            *self.others.entry(name.clone()).or_default() -= amount;
-        }
+        self.change(other, |held, amount| held - amount);
     }
 
     /// The larger of the two, resource by resource.
     pub fn raise_to(&mut self, other: &Resources) {
-        self.cpu_milli = self.cpu_milli.max(other.cpu_milli);
-        self.memory = self.memory.max(other.memory);
-        self.ephemeral_storage = self.ephemeral_storage.max(other.ephemeral_storage);
+        self.change(other, i64::max);
+    }
+
+    fn change(&mut self, other: &Resources, with: fn(i64, i64) -> i64) {
+        self.cpu_milli = with(self.cpu_milli, other.cpu_milli);
+        self.memory = with(self.memory, other.memory);
+        self.ephemeral_storage = with(self.ephemeral_storage, other.ephemeral_storage);
         for (name, amount) in &other.others {
-            let most = self.others.entry(name.clone()).or_default();
-            *most = (*most).max(*amount);
+            match self.others.get_mut(name) {
+                Some(held) => *held = with(*held, *amount),
+                None => {
+                    self.others.insert(name.clone(), with(0, *amount));
+                }
+            }
         }
+    }
+
+    /// Whether some resource is smaller in `new`.
+    pub fn shrinks_to(&self, new: &Resources) -> bool {
+        self.cpu_milli > new.cpu_milli
+            || self.memory > new.memory
+            || self.ephemeral_storage > new.ephemeral_storage
+            || self.others.iter().any(|(name, amount)| *amount > new.amount(name))
     }
 }
 
+/// Whether the scheduler counts a resource beside CPU, memory and ephemeral storage: extended resources, huge pages,
+/// prefixed native ones and limits of attachable volumes.
+pub fn is_scalar(name: &str) -> bool {
+    name.starts_with("hugepages-")
+        || name.starts_with("attachable-volumes-")
+        || name.contains("kubernetes.io/")
+        || is_extended(name)
+}
+
+/// A fully qualified name outside `kubernetes.io`. Source: `v1helper.IsExtendedResourceName`.
+pub fn is_extended(name: &str) -> bool {
+    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
+}
+
 /// What a pod asks for: its containers and sidecars together, or its hungriest moment of initialisation if that is
-/// more, and its overhead.
-pub fn requests(spec: &PodSpec) -> Resources {
-    total(spec, |container| {
-        let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-        requests.map(Resources::from_list).unwrap_or_default()
+/// more, and its overhead. A pod that was resized holds the most of what it asks, was granted and uses.
+pub fn requests(spec: &SpecText, status: &StatusText) -> Resources {
+    total(spec, |container, sidecar_or_main| {
+        let asked = Resources::from_list(&container.resources.requests);
+        let found = status.statuses().find(|status| status.name == container.name);
+        match found.filter(|_| sidecar_or_main) {
+            Some(ContainerStatusText { resources: Some(used), allocated_resources, .. }) => {
+                let mut effective = Resources::from_list(&used.requests);
+                effective.raise_to(&Resources::from_list(allocated_resources));
+                if !status.is_resize_infeasible() {
+                    effective.raise_to(&asked);
+                }
+                effective
+            }
+            _ => asked,
+        }
     })
 }
 
 /// As `requests`, but with an assumed use for each container that asks for no CPU or memory: for scores alone.
-pub fn assumed_use(spec: &PodSpec) -> Resources {
-    total(spec, |container| {
-        let empty = BTreeMap::new();
-        let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref()).unwrap_or(&empty);
+pub fn assumed_use(spec: &SpecText) -> Resources {
+    total(spec, |container, _| {
+        let requests = &container.resources.requests;
         let mut asked = Resources::from_list(requests);
         if !requests.contains_key("cpu") {
             asked.cpu_milli = CPU_MILLI_ASSUMED;
@@ -94,16 +141,18 @@ pub fn assumed_use(spec: &PodSpec) -> Resources {
     })
 }
 
-fn total(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
+/// `of` is told whether the container runs as long as the pod does.
+fn total(spec: &SpecText, of: impl Fn(&ContainerText, bool) -> Resources) -> Resources {
     let mut running = Resources::default();
     for container in &spec.containers {
-        running.add(&of(container));
+        running.add(&of(container, true));
     }
     let mut sidecars = Resources::default();
     let mut highest = Resources::default();
-    for container in spec.init_containers.iter().flatten() {
-        let mut moment = of(container);
-        if container.restart_policy.as_deref() == Some("Always") {
+    for container in &spec.init_containers {
+        let stays = container.restart_policy == "Always";
+        let mut moment = of(container, stays);
+        if stays {
             running.add(&moment);
             sidecars.add(&moment);
             moment = sidecars.clone();
@@ -113,41 +162,78 @@ fn total(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
         highest.raise_to(&moment);
     }
     running.raise_to(&highest);
-    if let Some(pod_level) = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()) {
-        let level = Resources::from_list(pod_level);
-        running.cpu_milli = if pod_level.contains_key("cpu") { level.cpu_milli } else { running.cpu_milli };
-        running.memory = if pod_level.contains_key("memory") { level.memory } else { running.memory };
-    }
-    if let Some(overhead) = &spec.overhead {
-        running.add(&Resources::from_list(overhead));
-    }
+    set_pod_level(&mut running, &spec.resources.requests);
+    running.add(&Resources::from_list(&spec.overhead));
     running
+}
+
+/// Requests of the pod as a whole stand in place of the sum; only CPU, memory and huge pages can be asked so.
+fn set_pod_level(running: &mut Resources, list: &ResourceList) {
+    let level = Resources::from_list(list);
+    if list.contains_key("cpu") {
+        running.cpu_milli = level.cpu_milli;
+    }
+    if list.contains_key("memory") {
+        running.memory = level.memory;
+    }
+    running.others.extend(level.others.into_iter().filter(|(name, _)| name.starts_with("hugepages-")));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn spec(text: &str) -> PodSpec {
-        serde_json::from_str(text).unwrap()
+    fn asked(spec: &str) -> Resources {
+        requests(&serde_json::from_str(spec).unwrap(), &StatusText::default())
     }
 
     #[test]
     fn the_hungriest_moment_counts() {
-        let spec = spec(
-            r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"100m"}}}],
-                "initContainers":[
-                  {"name":"s","restartPolicy":"Always","resources":{"requests":{"cpu":"50m"}}},
-                  {"name":"i","resources":{"requests":{"cpu":"1"}}}]}"#,
-        );
-        assert_eq!(requests(&spec).cpu_milli, 1050);
+        let spec = r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"100m"}}}],
+            "initContainers":[
+              {"name":"s","restartPolicy":"Always","resources":{"requests":{"cpu":"50m"}}},
+              {"name":"i","resources":{"requests":{"cpu":"1"}}}]}"#;
+        assert_eq!(asked(spec).cpu_milli, 1050);
+    }
+
+    #[test]
+    fn overhead_and_pod_level_requests_count() {
+        let spec = r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"100m","memory":"1Gi"}}}],
+            "resources":{"requests":{"cpu":"2"}},"overhead":{"memory":"1Gi"}}"#;
+        assert_eq!((asked(spec).cpu_milli, asked(spec).memory), (2000, 2 << 30));
+    }
+
+    #[test]
+    fn only_what_can_be_counted_is_scalar() {
+        let spec = r#"{"containers":[{"name":"a","resources":{"requests":
+            {"example.com/gpu":"2","hugepages-2Mi":"4Mi","storage":"1Gi"}}}]}"#;
+        let names: Vec<_> = asked(spec).others.into_keys().collect();
+        assert_eq!(names, ["example.com/gpu", "hugepages-2Mi"]);
+    }
+
+    #[test]
+    fn a_resize_under_way_holds_the_larger_amount() {
+        let spec: SpecText = serde_json::from_str(
+            r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"1"}}}]}"#,
+        )
+        .unwrap();
+        let status = |condition: &str| -> StatusText {
+            serde_json::from_str(&format!(
+                r#"{{"containerStatuses":[{{"name":"a","resources":{{"requests":{{"cpu":"500m"}}}},
+                   "allocatedResources":{{"cpu":"700m"}}}}],"conditions":[{condition}]}}"#
+            ))
+            .unwrap()
+        };
+        assert_eq!(requests(&spec, &status("")).cpu_milli, 1000);
+        let infeasible = r#"{"type":"PodResizePending","reason":"Infeasible","status":"True"}"#;
+        assert_eq!(requests(&spec, &status(infeasible)).cpu_milli, 700);
     }
 
     #[test]
     fn what_asks_for_nothing_is_assumed_to_use_something() {
-        let spec = spec(r#"{"containers":[{"name":"a"},{"name":"b","resources":{"requests":{"memory":"0"}}}]}"#);
-        let assumed = assumed_use(&spec);
+        let spec = r#"{"containers":[{"name":"a"},{"name":"b","resources":{"requests":{"memory":"0"}}}]}"#;
+        let assumed = assumed_use(&serde_json::from_str(spec).unwrap());
         assert_eq!((assumed.cpu_milli, assumed.memory), (200, 200 << 20));
-        assert_eq!(requests(&spec), Resources::default());
+        assert_eq!(asked(spec), Resources::default());
     }
 }

@@ -1,213 +1,375 @@
-//! The scheduler as a state machine: changes of the cluster go in, bindings and conditions come out. A pod that was
-//! decided upon counts on its node at once; the shell tells later whether the binding held.
+//! The scheduler as a state machine: changes of the cluster go in, bindings, conditions and evictions come out. A pod
+//! that was decided upon counts on its node at once; the shell tells later whether the binding held.
 
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use coracle_meta::Object;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::cycle::{Decision, schedule};
-use crate::framework::Wake;
-use crate::pod::{PodInfo, PodKey};
-use crate::queue::Queue;
+use crate::framework::{Change, Deed, Point};
+use crate::node::NodeFacts;
+use crate::pod::{PodInfo, PodKey, Shapes};
+use crate::profile::Profile;
+use crate::queue::{Backoff, Queue};
 use crate::snapshot::Snapshot;
+
+/// How long volumes may take to be bound.
+const VOLUMES_WAIT_MAX: SignedDuration = SignedDuration::from_mins(10);
 
 /// What happens to the cluster.
 #[derive(Clone, Debug)]
 pub enum Event {
-    NodeSet(Arc<Node>),
-    NodeGone(String),
-    PodSet(Arc<Pod>),
-    PodGone(PodKey),
-    NamespaceSet {
-        name: String,
-        labels: Vec<(String, String)>,
-    },
-    NamespaceGone(String),
+    /// An object of one of the `WATCHED` resources is there, in this version.
+    Set { resource: &'static str, object: Arc<Object> },
+    /// It is gone.
+    Gone { resource: &'static str, object: Arc<Object> },
     /// A binding that this scheduler asked for was refused.
-    BindFailed {
-        pod: Arc<PodInfo>,
-        attempts: u32,
-    },
+    BindFailed { key: PodKey },
+    /// What had to be written before a pod is bound was written, or could not be.
+    Prepared { key: PodKey, done: bool },
+    /// The evictions for a pod were asked for, or could not be.
+    Preempted { key: PodKey, done: bool },
+}
+
+/// Why a pod is not scheduled, as its condition names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    Unschedulable,
+    SchedulerError,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Unschedulable => "Unschedulable",
+            Reason::SchedulerError => "SchedulerError",
+        }
+    }
 }
 
 /// What is to be done.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    Bind {
-        pod: Arc<PodInfo>,
-        node: String,
-        attempts: u32,
-    },
-    /// Say so in the pod's PodScheduled condition (reason Unschedulable) and in an event.
-    Unschedulable {
-        pod: Arc<PodInfo>,
-        message: String,
-    },
+    Bind { pod: Arc<PodInfo>, node: String },
+    /// Write these first, and tell by `Prepared`.
+    Prepare { pod: Arc<PodInfo>, node: String, deeds: Vec<Deed> },
+    /// Say so in the pod's PodScheduled condition and in an event; where `nominate` is given, write that too.
+    Failed { pod: Arc<PodInfo>, reason: Reason, message: String, nominate: Option<String> },
+    /// Evict the victims and take back the nominations of those who lose by it, and tell by `Preempted`.
+    Preempt { pod: Arc<PodInfo>, node: String, victims: Vec<Arc<PodInfo>>, displaced: Vec<Arc<PodInfo>> },
+}
+
+/// A pod on its way to its node.
+pub(crate) struct Underway {
+    pub pod: Arc<PodInfo>,
+    pub node: String,
+    pub attempts: u32,
+    /// Set while volumes are awaited.
+    pub volumes_by: Option<Timestamp>,
 }
 
 pub struct Scheduler {
-    /// Pods that name another scheduler are left alone.
-    name: String,
-    snapshot: Snapshot,
-    queue: Queue,
-    turn: usize,
+    /// Pods that name none of them are left alone.
+    pub(crate) profiles: Vec<Profile>,
+    pub(crate) cluster: Snapshot,
+    pub(crate) queue: Queue,
+    pub(crate) shapes: Shapes,
+    /// Where the next search begins.
+    pub(crate) start: usize,
+    pub(crate) turn: usize,
+    pub(crate) underway: HashMap<PodKey, Underway>,
+    /// Pods whose victims are being evicted, and whether something happened meanwhile that may help them.
+    pub(crate) preempting: HashMap<PodKey, bool>,
+    pub(crate) effects: VecDeque<Effect>,
 }
 
 impl Scheduler {
-    pub fn new(name: impl Into<String>) -> Scheduler {
-        Scheduler { name: name.into(), snapshot: Snapshot::default(), queue: Queue::default(), turn: 0 }
+    pub fn new(profiles: Vec<Profile>, backoff: Backoff) -> Scheduler {
+        Scheduler {
+            profiles,
+            cluster: Snapshot::default(),
+            queue: Queue::new(backoff),
+            shapes: Shapes::default(),
+            start: 0,
+            turn: 0,
+            underway: HashMap::new(),
+            preempting: HashMap::new(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// One profile with everything at its default.
+    pub fn standard(name: &str) -> Scheduler {
+        Scheduler::new(vec![Profile::standard(name)], Backoff::default())
+    }
+
+    pub fn cluster(&self) -> &Snapshot {
+        &self.cluster
     }
 
     /// Takes a change in. Decisions follow by `next`.
     pub fn observe(&mut self, event: Event, now: Timestamp) {
         match event {
-            Event::NodeSet(node) => self.set_node(&node),
-            Event::NodeGone(name) => self.snapshot.remove_node(&name),
-            Event::PodSet(pod) => self.set_pod(PodInfo::new(&pod)),
-            Event::PodGone(key) => self.pod_gone(&key),
-            Event::NamespaceSet { name, labels } => self.snapshot.set_namespace(&name, labels),
-            Event::NamespaceGone(name) => self.snapshot.remove_namespace(&name),
-            Event::BindFailed { pod, attempts } => {
-                self.snapshot.lift(&pod.key);
-                self.queue.failed(pod, attempts, now);
-                self.queue.wake(Wake::PodGone);
+            Event::Set { resource, object } => self.set(resource, &object, now),
+            Event::Gone { resource, object } => self.gone(resource, &object, now),
+            Event::BindFailed { key } => self.undo(&key, None, now),
+            Event::Prepared { key, done: true } => {
+                if let Some(underway) = self.underway.get_mut(&key) {
+                    underway.volumes_by = Some(now + VOLUMES_WAIT_MAX);
+                    self.bind_those_prepared();
+                }
+            }
+            Event::Prepared { key, done: false } => {
+                self.undo(&key, Some("binding volumes: a write was refused".into()), now);
+            }
+            Event::Preempted { key, done } => {
+                if let Some(missed) = self.preempting.remove(&key)
+                    && (missed || !done)
+                {
+                    self.queue.move_on(&key, now);
+                }
             }
         }
     }
 
-    /// Decides about the next pod; `None` when none is ready.
+    /// The next thing to do; `None` when no pod is ready.
     pub fn next(&mut self, now: Timestamp) -> Option<Effect> {
-        let (pod, attempts) = self.queue.pop(now)?;
-        self.turn = self.turn.wrapping_add(1);
-        match schedule(&pod, &self.snapshot, self.turn) {
-            Decision::Bind { node } => {
-                self.snapshot.place(pod.clone(), &node);
-                self.queue.wake(Wake::PodPlaced);
-                Some(Effect::Bind { pod, node, attempts })
-            }
-            Decision::Unschedulable { message, by } => {
-                self.queue.unschedulable(pod.clone(), attempts, by, now);
-                Some(Effect::Unschedulable { pod, message })
-            }
+        while self.effects.is_empty() {
+            let (pod, attempts) = self.queue.pop(now)?;
+            self.decide(pod, attempts, now);
         }
+        self.effects.pop_front()
     }
 
     /// When to ask again though nothing happened.
     pub fn wake_at(&self) -> Option<Timestamp> {
-        self.queue.next_wake()
+        let volumes = self.underway.values().filter_map(|underway| underway.volumes_by);
+        self.queue.next_wake().into_iter().chain(volumes).min()
     }
 
-    fn set_node(&mut self, node: &Node) {
-        let name = node.metadata.name.clone().unwrap_or_default();
-        let was = self.snapshot.node(&name).map(|was| {
-            (was.labels.clone(), was.taints.clone(), was.unschedulable, was.allocatable.clone(), was.pods_max)
-        });
-        self.snapshot.set_node(node);
-        let Some((labels, taints, unschedulable, allocatable, pods_max)) = was else {
-            return self.queue.wake(Wake::NodeAdded);
-        };
-        let Some(is) = self.snapshot.node(&name) else { return };
-        let changes = [
-            (is.labels != labels, Wake::NodeLabels),
-            (is.taints != taints || is.unschedulable != unschedulable, Wake::NodeTaints),
-            (is.allocatable != allocatable || is.pods_max != pods_max, Wake::NodeAllocatable),
-        ];
-        changes.into_iter().filter(|(changed, _)| *changed).for_each(|(_, wake)| self.queue.wake(wake));
-    }
-
-    fn set_pod(&mut self, pod: Arc<PodInfo>) {
-        if pod.finished {
-            return self.pod_gone(&pod.key);
+    /// Gives up on pods whose volumes were not bound in time.
+    pub fn expire(&mut self, now: Timestamp) {
+        let late = |underway: &&Underway| underway.volumes_by.is_some_and(|by| by <= now);
+        let late: Vec<PodKey> = self.underway.values().filter(late).map(|late| late.pod.key.clone()).collect();
+        for key in late {
+            self.undo(&key, Some("binding volumes: context deadline exceeded".into()), now);
         }
-        if !pod.node_name.is_empty() {
-            self.queue.forget(&pod.key);
-            let moved = self.snapshot.place_of(&pod.key) != Some(&pod.node_name);
-            let node = pod.node_name.clone();
-            self.snapshot.place(pod, &node);
-            if moved {
-                self.queue.wake(Wake::PodPlaced);
+    }
+
+    pub(crate) fn profile_of(&self, pod: &PodInfo) -> Option<usize> {
+        self.profiles.iter().position(|profile| profile.name == pod.scheduler_name)
+    }
+
+    /// Moves the pods that the change may help.
+    pub(crate) fn wake(&mut self, change: &Change, now: Timestamp) {
+        if !self.queue.has_unschedulable() {
+            return;
+        }
+        let (profiles, kind) = (&self.profiles, change.kind());
+        let missed = RefCell::new(Vec::new());
+        let preempting = &self.preempting;
+        let helps = |pod: &PodInfo, by: &crate::queue::Rejectors| {
+            let own = profiles.iter().find(|profile| profile.name == pod.scheduler_name);
+            let helps = own.is_none_or(|profile| profile.helps(pod, by, change));
+            if helps && preempting.contains_key(&pod.key) {
+                missed.borrow_mut().push(pod.key.clone());
+                return false;
+            }
+            helps
+        };
+        self.queue.wake(|by| profiles.iter().any(|profile| profile.listens(by, kind)), helps, now);
+        for key in missed.into_inner() {
+            self.preempting.insert(key, true);
+        }
+    }
+
+    pub(crate) fn set_node(&mut self, facts: NodeFacts, now: Timestamp) {
+        let name = facts.name.clone();
+        let was = self.cluster.set_node(facts);
+        let Some(new) = self.cluster.node(&name).map(|node| node.facts.clone()) else { return };
+        match was {
+            None => self.wake(&Change::NodeAdded(new), now),
+            Some(old) if *old != *new => self.wake(&Change::NodeUpdated { old, new }, now),
+            Some(_) => (),
+        }
+    }
+
+    pub(crate) fn set_pod(&mut self, pod: Arc<PodInfo>, now: Timestamp) {
+        if pod.finished {
+            self.pod_gone(&pod.key, now);
+        } else if !pod.node_name.is_empty() {
+            self.set_placed(pod, now);
+        } else {
+            self.set_waiting(pod, now);
+        }
+    }
+
+    fn set_placed(&mut self, pod: Arc<PodInfo>, now: Timestamp) {
+        self.queue.forget(&pod.key);
+        self.preempting.remove(&pod.key);
+        self.cluster.nominations.remove(&pod.key);
+        let confirmed = self.underway.remove(&pod.key);
+        if let Some(underway) = &confirmed
+            && let Some(profile) = self.profile_of(&pod)
+        {
+            self.profiles[profile].at(Point::PostBind).for_each(|plugin| plugin.post_bind(&pod, &underway.node));
+        }
+        let old = self.cluster.placed(&pod.key).cloned();
+        let node = pod.node_name.clone();
+        match old {
+            Some(old) if self.cluster.place_of(&pod.key) == Some(&node) && old.uid == pod.uid => {
+                self.cluster.renew(pod.clone());
+                if confirmed.is_some() {
+                    self.wake(&Change::PodPlaced(pod), now);
+                } else if !Arc::ptr_eq(&old.shape, &pod.shape) {
+                    self.wake(&Change::PodUpdated { old, new: pod }, now);
+                }
+            }
+            _ => {
+                self.cluster.put(pod.clone(), &node);
+                self.wake(&Change::PodPlaced(pod), now);
+            }
+        }
+    }
+
+    fn set_waiting(&mut self, pod: Arc<PodInfo>, now: Timestamp) {
+        let Some(profile) = self.profile_of(&pod).filter(|_| !pod.deleting) else {
+            return self.drop_waiting(&pod.key, now);
+        };
+        if self.cluster.place_of(&pod.key).is_some() {
+            return;
+        }
+        if self.queue.get(&pod.key).is_some_and(|known| known.uid != pod.uid) {
+            self.drop_waiting(&pod.key, now);
+        }
+        let (rank, gate) = (self.profiles[profile].rank(&pod), self.profiles[profile].gate(&pod));
+        match self.queue.get(&pod.key).cloned() {
+            None if gate.is_some() => self.queue.add_gated(pod.clone(), rank, now),
+            None => self.queue.add(pod.clone(), rank, now),
+            Some(old) => {
+                self.queue.update(pod.clone(), rank);
+                self.update_waiting(old, pod.clone(), now);
+            }
+        }
+        if !pod.nominated.is_empty() {
+            let node = pod.nominated.clone();
+            self.cluster.nominations.set(pod, &node);
+        }
+    }
+
+    fn update_waiting(&mut self, old: Arc<PodInfo>, new: Arc<PodInfo>, now: Timestamp) {
+        let key = new.key.clone();
+        if self.queue.is_gated(&key) {
+            let ready = self.profile_of(&new).is_some_and(|profile| self.profiles[profile].gate(&new).is_none());
+            if ready {
+                self.queue.move_on(&key, now);
             }
             return;
         }
-        let assumed = self.snapshot.place_of(&pod.key).is_some();
-        if pod.deleting || pod.scheduler_name != self.name {
-            self.queue.forget(&pod.key);
-        } else if !assumed && self.queue.get(&pod.key).is_none_or(|known| differs(known, &pod)) {
-            self.queue.set(pod);
+        if !old.nominated.is_empty() && old.nominated != new.nominated {
+            if new.nominated.is_empty() {
+                self.cluster.nominations.remove(&key);
+            }
+            self.wake(&Change::PodGone(old.clone()), now);
+        }
+        if Arc::ptr_eq(&old.shape, &new.shape) {
+            return;
+        }
+        let change = Change::PodUpdated { old, new: new.clone() };
+        let worth = self.queue.rejectors(&key).is_some_and(|by| {
+            self.profile_of(&new).is_some_and(|profile| self.profiles[profile].helps(&new, by, &change))
+        });
+        if worth {
+            self.queue.move_on(&key, now);
         }
     }
 
-    fn pod_gone(&mut self, key: &PodKey) {
+    fn drop_waiting(&mut self, key: &PodKey, now: Timestamp) {
+        let known = self.queue.get(key).cloned();
         self.queue.forget(key);
-        if self.snapshot.place_of(key).is_some() {
-            self.snapshot.lift(key);
-            self.queue.wake(Wake::PodGone);
+        self.preempting.remove(key);
+        let nominated = self.cluster.nominations.node_of(key).is_some();
+        self.cluster.nominations.remove(key);
+        if let Some(pod) = known.filter(|_| nominated) {
+            self.wake(&Change::PodGone(pod), now);
+        }
+    }
+
+    pub(crate) fn pod_gone(&mut self, key: &PodKey, now: Timestamp) {
+        self.drop_waiting(key, now);
+        let underway = self.underway.remove(key);
+        if let Some(underway) = underway {
+            self.unreserve(&underway.pod);
+        }
+        if let Some(pod) = self.cluster.lift(key) {
+            self.wake(&Change::PodGone(placed_somewhere(pod)), now);
+        }
+    }
+
+    fn unreserve(&mut self, pod: &PodInfo) {
+        let Some(profile) = self.profile_of(pod) else { return };
+        self.profiles[profile].at(Point::Reserve).for_each(|plugin| plugin.unreserve(pod, &mut self.cluster));
+    }
+
+    /// Takes a decision back. The pod is tried again after a back-off.
+    pub(crate) fn undo(&mut self, key: &PodKey, message: Option<String>, now: Timestamp) {
+        let Some(Underway { pod, attempts, .. }) = self.underway.remove(key) else { return };
+        self.unreserve(&pod);
+        self.cluster.lift(key);
+        self.wake(&Change::PodGone(placed_somewhere(pod.clone())), now);
+        if let Some(profile) = self.profile_of(&pod) {
+            let rank = self.profiles[profile].rank(&pod);
+            self.queue.failed((pod.clone(), rank), attempts, now);
+        }
+        if let Some(message) = message {
+            let nominate = (!pod.nominated.is_empty()).then(String::new);
+            self.effects.push_back(Effect::Failed { pod, reason: Reason::SchedulerError, message, nominate });
+        }
+    }
+
+    /// Binds the pods whose volumes are bound by now.
+    pub(crate) fn bind_those_prepared(&mut self) {
+        let ready: Vec<PodKey> = self
+            .underway
+            .values()
+            .filter(|underway| underway.volumes_by.is_some())
+            .filter(|underway| {
+                self.profile_of(&underway.pod).is_some_and(|profile| {
+                    let mut plugins = self.profiles[profile].at(Point::PreBind);
+                    plugins.all(|plugin| plugin.is_bound(&underway.pod, &self.cluster))
+                })
+            })
+            .map(|underway| underway.pod.key.clone())
+            .collect();
+        for key in ready {
+            let Some(underway) = self.underway.get_mut(&key) else { continue };
+            underway.volumes_by = None;
+            self.effects.push_back(Effect::Bind { pod: underway.pod.clone(), node: underway.node.clone() });
         }
     }
 }
 
-/// Whether a waiting pod's new version may be decided upon differently: its status alone does not matter.
-fn differs(known: &PodInfo, new: &PodInfo) -> bool {
-    known.uid != new.uid
-        || known.labels != new.labels
-        || known.gates != new.gates
-        || known.tolerations != new.tolerations
-        || known.node_selector != new.node_selector
-        || known.node_affinity != new.node_affinity
-        || known.requests != new.requests
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn now() -> Timestamp {
-        Timestamp::from_second(1000).unwrap()
+/// A pod that counted on a node was placed, whether or not its last version says so.
+fn placed_somewhere(pod: Arc<PodInfo>) -> Arc<PodInfo> {
+    if pod.is_assigned() {
+        return pod;
     }
-
-    fn node(name: &str) -> Event {
-        let node =
-            json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "1"}}});
-        Event::NodeSet(Arc::new(serde_json::from_value(node).unwrap()))
-    }
-
-    fn pod(name: &str) -> Event {
-        let pod = json!({"metadata": {"name": name, "namespace": "d"}, "spec": {"containers": []}});
-        Event::PodSet(Arc::new(serde_json::from_value(pod).unwrap()))
-    }
-
-    #[test]
-    fn a_decided_pod_holds_its_place_before_it_is_bound() {
-        let mut scheduler = Scheduler::new("default-scheduler");
-        for event in [node("n"), pod("a"), pod("b")] {
-            scheduler.observe(event, now());
-        }
-        assert!(matches!(scheduler.next(now()), Some(Effect::Bind { .. })));
-        assert!(matches!(scheduler.next(now()), Some(Effect::Unschedulable { .. })));
-        assert!(scheduler.next(now()).is_none());
-    }
-
-    #[test]
-    fn a_pod_gone_makes_room_for_one_that_waits() {
-        let mut scheduler = Scheduler::new("default-scheduler");
-        for event in [node("n"), pod("a"), pod("b")] {
-            scheduler.observe(event, now());
-        }
-        let Some(Effect::Bind { pod: first, .. }) = scheduler.next(now()) else { panic!("the first pod fits") };
-        scheduler.next(now());
-        scheduler.observe(Event::PodGone(first.key.clone()), now());
-        let later = now() + jiff::SignedDuration::from_secs(1);
-        assert_eq!(scheduler.wake_at(), Some(later));
-        assert!(matches!(scheduler.next(later), Some(Effect::Bind { .. })));
-    }
-
-    #[test]
-    fn pods_of_other_schedulers_are_left_alone() {
-        let mut scheduler = Scheduler::new("mine");
-        scheduler.observe(pod("a"), now());
-        assert!(scheduler.next(now()).is_none());
-    }
+    let gone = PodInfo {
+        key: pod.key.clone(),
+        uid: pod.uid.clone(),
+        shape: pod.shape.clone(),
+        created: pod.created,
+        started: pod.started,
+        generation: pod.generation,
+        gates: Vec::new(),
+        scheduler_name: pod.scheduler_name.clone(),
+        node_name: "assumed".into(),
+        nominated: String::new(),
+        deleting: pod.deleting,
+        preempted: pod.preempted,
+        finished: pod.finished,
+    };
+    Arc::new(gone)
 }

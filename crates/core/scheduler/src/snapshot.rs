@@ -1,98 +1,308 @@
-//! The cluster as scheduling sees it, kept up to date change by change.
+//! The cluster as scheduling sees it, kept up to date change by change. Nodes lie in one row and are known by their
+//! place in it; a log tells which places changed, so that what was worked out about the others stays good.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Node;
-
-use crate::node::NodeInfo;
+use crate::budgets::Budgets;
+use crate::node::{NodeFacts, NodeInfo};
+use crate::nominations::Nominations;
 use crate::pod::{PodInfo, PodKey};
+use crate::select::Labels;
+use crate::storage::Storage;
+use crate::workloads::Workloads;
+
+/// Changes remembered; who is further behind looks at every node again.
+const LOG_MAX: usize = 1 << 16;
+
+/// How far the log was read, and of which world.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    world: u64,
+    at: u64,
+}
+
+/// What changed since a mark.
+pub enum Since<'a> {
+    /// These places, some maybe more than once.
+    Places(&'a [u32]),
+    Everything,
+}
 
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    nodes: BTreeMap<String, NodeInfo>,
-    /// How many of them the API knows.
-    known: usize,
+    nodes: Vec<NodeInfo>,
+    at: HashMap<String, usize>,
+    /// Places in the order in which nodes are looked at; empty while it is to be worked out.
+    order: Vec<u32>,
+    /// Grows whenever anything but a node's own state changes.
+    world: u64,
+    log: Vec<u32>,
+    log_start: u64,
+    /// Pods bound to nodes that the API does not know.
+    strays: HashMap<String, Vec<Arc<PodInfo>>>,
     /// Where each pod counts.
     placed: HashMap<PodKey, String>,
-    /// Labels of namespaces, for affinity terms that select by them.
-    namespaces: BTreeMap<String, Vec<(String, String)>>,
-    /// How many placed pods carry required anti-affinity, so that most cycles need not look for them.
-    anti_affine: usize,
+    namespaces: BTreeMap<String, Labels>,
+    pub workloads: Workloads,
+    pub storage: Storage,
+    pub budgets: Budgets,
+    pub nominations: Nominations,
+    /// Placed pods per claim, by namespace and name.
+    claims_in_use: HashMap<(String, String), usize>,
 }
 
 impl Snapshot {
-    pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
-        self.nodes.values().filter(|node| node.known)
+    pub fn nodes(&self) -> &[NodeInfo] {
+        &self.nodes
+    }
+
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.at.get(name).copied()
     }
 
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
-        self.nodes.get(name).filter(|node| node.known)
-    }
-
-    pub fn node_count(&self) -> usize {
-        self.known
-    }
-
-    pub fn has_anti_affinity(&self) -> bool {
-        self.anti_affine > 0
+        self.place(name).map(|at| &self.nodes[at])
     }
 
     pub fn namespace_labels(&self, namespace: &str) -> &[(String, String)] {
         self.namespaces.get(namespace).map(Vec::as_slice).unwrap_or_default()
     }
 
-    pub fn set_node(&mut self, node: &Node) {
-        let name = node.metadata.name.clone().unwrap_or_default();
-        let info = self.nodes.entry(name).or_default();
-        self.known += usize::from(!info.known);
-        info.known = true;
-        info.update(node);
+    /// How many placed pods use a claim.
+    pub fn users_of(&self, namespace: &str, claim: &str) -> usize {
+        self.claims_in_use.get(&(namespace.to_owned(), claim.to_owned())).copied().unwrap_or(0)
     }
 
-    pub fn remove_node(&mut self, name: &str) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
-        self.known -= usize::from(node.known);
-        node.known = false;
-        if node.pods.is_empty() {
-            self.nodes.remove(name);
+    /// Places in the order in which nodes are looked at: by turns from each zone, as kube-scheduler takes them.
+    pub fn order(&mut self) -> Vec<u32> {
+        if self.order.len() != self.nodes.len() {
+            self.order = by_turns(&self.nodes);
+        }
+        std::mem::take(&mut self.order)
+    }
+
+    /// Gives back what `order` lent.
+    pub fn keep_order(&mut self, order: Vec<u32>) {
+        self.order = order;
+    }
+
+    pub fn mark(&self) -> Mark {
+        Mark { world: self.world, at: self.log_start + self.log.len() as u64 }
+    }
+
+    pub fn since(&self, mark: Mark) -> Since<'_> {
+        match mark.at.checked_sub(self.log_start) {
+            Some(read) if mark.world == self.world => Since::Places(&self.log[read as usize..]),
+            _ => Since::Everything,
         }
     }
 
-    pub fn set_namespace(&mut self, name: &str, labels: Vec<(String, String)>) {
-        self.namespaces.insert(name.to_owned(), labels);
+    /// Something changed that no single node shows.
+    pub fn turn_world(&mut self) {
+        self.world += 1;
+        self.log_start += self.log.len() as u64;
+        self.log.clear();
+    }
+
+    /// Takes over what the object says, and leaves the pods. Returns what it said before.
+    pub fn set_node(&mut self, facts: NodeFacts) -> Option<Arc<NodeFacts>> {
+        if let Some(at) = self.place(&facts.name) {
+            let node = &mut self.nodes[at];
+            let was = std::mem::replace(&mut node.facts, Arc::new(facts));
+            if *was != *node.facts {
+                if was.zone() != node.facts.zone() {
+                    self.order.clear();
+                }
+                self.changed(at);
+            }
+            return Some(was);
+        }
+        let strays = self.strays.remove(&facts.name).unwrap_or_default();
+        self.at.insert(facts.name.clone(), self.nodes.len());
+        let mut node = NodeInfo { facts: Arc::new(facts), ..NodeInfo::default() };
+        strays.into_iter().for_each(|pod| node.add(pod));
+        self.nodes.push(node);
+        self.order.clear();
+        self.turn_world();
+        None
+    }
+
+    pub fn remove_node(&mut self, name: &str) -> Option<Arc<NodeFacts>> {
+        let at = self.at.remove(name)?;
+        let node = self.nodes.remove(at);
+        for (at, node) in self.nodes.iter().enumerate().skip(at) {
+            self.at.insert(node.name.clone(), at);
+        }
+        if !node.pods.is_empty() {
+            self.strays.insert(name.to_owned(), node.pods);
+        }
+        self.order.clear();
+        self.turn_world();
+        Some(node.facts)
+    }
+
+    pub fn set_namespace(&mut self, name: &str, labels: Labels) {
+        if self.namespaces.get(name) != Some(&labels) {
+            self.namespaces.insert(name.to_owned(), labels);
+            self.turn_world();
+        }
     }
 
     pub fn remove_namespace(&mut self, name: &str) {
         self.namespaces.remove(name);
+        self.turn_world();
     }
 
     /// Counts a pod at `node`, and nowhere else.
-    pub fn place(&mut self, pod: Arc<PodInfo>, node: &str) {
+    pub fn put(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.lift(&pod.key);
-        self.anti_affine += usize::from(!pod.anti_affinity.is_empty());
         self.placed.insert(pod.key.clone(), node.to_owned());
-        let info = self.nodes.entry(node.to_owned()).or_default();
-        if info.name.is_empty() {
-            info.name = node.to_owned();
+        for claim in &pod.claims {
+            *self.claims_in_use.entry((pod.key.namespace.clone(), claim.name.clone())).or_default() += 1;
         }
-        info.add(pod);
+        match self.place(node) {
+            Some(at) => {
+                self.nodes[at].add(pod);
+                self.changed(at);
+            }
+            None => self.strays.entry(node.to_owned()).or_default().push(pod),
+        }
+    }
+
+    /// Takes over a new version of a pod where it counts. A node whose pods ask the same as before has not changed.
+    pub fn renew(&mut self, pod: Arc<PodInfo>) {
+        let Some(name) = self.placed.get(&pod.key).cloned() else { return };
+        if let Some(at) = self.place(&name)
+            && let Some(held) = self.nodes[at].pods.iter_mut().find(|held| held.key == pod.key)
+            && Arc::ptr_eq(&held.shape, &pod.shape)
+            && held.deleting == pod.deleting
+        {
+            *held = pod;
+            return;
+        }
+        self.put(pod, &name);
     }
 
     /// Stops counting a pod.
-    pub fn lift(&mut self, key: &PodKey) {
-        let Some(name) = self.placed.remove(key) else { return };
-        let Some(node) = self.nodes.get_mut(&name) else { return };
-        let was = node.pods.iter().find(|pod| pod.key == *key);
-        self.anti_affine -= usize::from(was.is_some_and(|pod| !pod.anti_affinity.is_empty()));
-        node.remove(key);
-        if node.pods.is_empty() && !node.known {
-            self.nodes.remove(&name);
+    pub fn lift(&mut self, key: &PodKey) -> Option<Arc<PodInfo>> {
+        let name = self.placed.remove(key)?;
+        let pod = match self.place(&name) {
+            Some(at) => {
+                let pod = self.nodes[at].remove(key);
+                self.changed(at);
+                pod
+            }
+            None => self.remove_stray(&name, key),
+        }?;
+        for claim in &pod.claims {
+            let name = (pod.key.namespace.clone(), claim.name.clone());
+            if let Some(users) = self.claims_in_use.get_mut(&name) {
+                *users -= 1;
+                if *users == 0 {
+                    self.claims_in_use.remove(&name);
+                }
+            }
         }
+        Some(pod)
     }
 
     /// Where a pod counts, if anywhere.
     pub fn place_of(&self, key: &PodKey) -> Option<&str> {
         self.placed.get(key).map(String::as_str)
+    }
+
+    /// A pod that counts, as it is known.
+    pub fn placed(&self, key: &PodKey) -> Option<&Arc<PodInfo>> {
+        let name = self.placed.get(key)?;
+        let pods = self.node(name).map(|node| &node.pods).or_else(|| self.strays.get(name))?;
+        pods.iter().find(|pod| pod.key == *key)
+    }
+
+    fn remove_stray(&mut self, node: &str, key: &PodKey) -> Option<Arc<PodInfo>> {
+        let pods = self.strays.get_mut(node)?;
+        let index = pods.iter().position(|pod| pod.key == *key)?;
+        let pod = pods.swap_remove(index);
+        if pods.is_empty() {
+            self.strays.remove(node);
+        }
+        Some(pod)
+    }
+
+    fn changed(&mut self, at: usize) {
+        if self.log.len() >= LOG_MAX {
+            self.log.drain(..LOG_MAX / 2);
+            self.log_start += (LOG_MAX / 2) as u64;
+        }
+        self.log.push(at as u32);
+    }
+}
+
+/// The first node of each zone, then the second of each, and so on.
+fn by_turns(nodes: &[NodeInfo]) -> Vec<u32> {
+    let mut zones: Vec<Vec<u32>> = Vec::new();
+    let mut known: HashMap<(&str, &str), usize> = HashMap::new();
+    for (at, node) in nodes.iter().enumerate() {
+        let zone = *known.entry(node.zone()).or_insert_with(|| {
+            zones.push(Vec::new());
+            zones.len() - 1
+        });
+        zones[zone].push(at as u32);
+    }
+    let longest = zones.iter().map(Vec::len).max().unwrap_or(0);
+    (0..longest).flat_map(|turn| zones.iter().filter_map(move |zone| zone.get(turn).copied())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::Shapes;
+
+    fn node(name: &str, zone: &str) -> NodeFacts {
+        let text = format!(r#"{{"metadata":{{"name":"{name}","labels":{{"topology.kubernetes.io/zone":"{zone}"}}}}}}"#);
+        NodeFacts::read(text.as_bytes()).unwrap()
+    }
+
+    fn pod(name: &str) -> Arc<PodInfo> {
+        let text = format!(
+            r#"{{"metadata":{{"name":"{name}"}},"spec":{{"containers":[{{"resources":{{"requests":{{"cpu":"1"}}}}}}]}}}}"#
+        );
+        PodInfo::read(text.as_bytes(), &mut Shapes::default()).unwrap()
+    }
+
+    #[test]
+    fn nodes_are_taken_by_turns_from_the_zones() {
+        let mut snapshot = Snapshot::default();
+        for (name, zone) in [("a", "x"), ("b", "x"), ("c", "x"), ("d", "y")] {
+            snapshot.set_node(node(name, zone));
+        }
+        assert_eq!(snapshot.order(), [0, 3, 1, 2]);
+    }
+
+    #[test]
+    fn the_log_tells_which_nodes_changed() {
+        let mut snapshot = Snapshot::default();
+        snapshot.set_node(node("a", ""));
+        snapshot.set_node(node("b", ""));
+        let mark = snapshot.mark();
+        snapshot.put(pod("p"), "b");
+        snapshot.set_node(node("a", ""));
+        assert!(matches!(snapshot.since(mark), Since::Places([1])), "an unchanged node is no change");
+        snapshot.remove_node("a");
+        assert!(matches!(snapshot.since(mark), Since::Everything));
+        assert_eq!(snapshot.nodes()[snapshot.place("b").unwrap()].requested.cpu_milli, 1000);
+    }
+
+    #[test]
+    fn a_pod_bound_before_its_node_came_counts_when_it_does() {
+        let mut snapshot = Snapshot::default();
+        snapshot.put(pod("p"), "late");
+        snapshot.set_node(node("late", ""));
+        assert_eq!(snapshot.node("late").unwrap().pods.len(), 1);
+        snapshot.remove_node("late");
+        snapshot.set_node(node("late", ""));
+        assert_eq!(snapshot.node("late").unwrap().requested.cpu_milli, 1000);
+        snapshot.lift(&pod("p").key);
+        assert_eq!(snapshot.node("late").unwrap().requested.cpu_milli, 0);
     }
 }

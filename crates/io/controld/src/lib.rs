@@ -14,4 +14,4 @@ pub use driver::{Clients, Driver};
 pub use execute::Signer;
 pub use leader::Election;
 pub use metrics::Metrics;
-pub use scheduler::run_scheduler;
+pub use scheduler::{DEFAULT_SCHEDULER, run_scheduler};

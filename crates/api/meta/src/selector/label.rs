@@ -10,20 +10,20 @@ use crate::field::{ErrorList, Path, quote};
 use crate::{Map, Value, names};
 
 /// Which labels an object must have. A workload without a selector selects nothing, an empty one everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LabelSelector {
     requirements: Vec<Requirement>,
     nothing: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Requirement {
     pub key: String,
     pub operator: Operator,
     pub values: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operator {
     In,
     NotIn,
@@ -101,6 +101,14 @@ impl LabelSelector {
         }
         requirements.sort_by(|left, right| left.key.cmp(&right.key));
         Ok(LabelSelector { requirements, nothing: false })
+    }
+
+    /// Selects what both select.
+    pub fn and(mut self, other: &LabelSelector) -> LabelSelector {
+        self.nothing |= other.nothing;
+        self.requirements.extend(other.requirements.iter().cloned());
+        self.requirements.sort_by(|left, right| left.key.cmp(&right.key));
+        self
     }
 
     pub fn requirements(&self) -> &[Requirement] {

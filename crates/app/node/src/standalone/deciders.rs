@@ -6,18 +6,14 @@ use std::sync::Arc;
 use coracle_client::Client;
 use coracle_controld::{Clients, Driver, Election, Signer};
 use coracle_controllers::Settings;
-use coracle_meta::Resource;
 use coracle_reconcile::controller::COMPONENT_IDENTITY;
 use coracle_rt::{Clock, Dice, Scope};
+use coracle_scheduler::{Scheduler, WATCHED};
 
 use super::account::Accounts;
 use super::{Remote, StandaloneError, read, until_signal};
 use crate::pki::KeyPairPem;
 use crate::signing::Authority;
-
-/// What scheduling looks at first: a pod is not judged before every node was seen.
-const SCHEDULER_READS: [Resource; 3] =
-    [Resource::new("", "namespaces"), Resource::new("", "nodes"), Resource::new("", "pods")];
 
 /// Whether a component decides only while it holds its Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,19 +22,29 @@ pub enum LeaderElection {
     Off,
 }
 
+pub struct SchedulerOptions {
+    pub kubeconfig: PathBuf,
+    pub election: LeaderElection,
+    pub scheduler: Scheduler,
+}
+
+/// The scheduler of pods that name none, with everything at its default.
+pub fn default_scheduler() -> Scheduler {
+    Scheduler::standard(coracle_controld::DEFAULT_SCHEDULER)
+}
+
 /// Schedules until a signal, as `system:kube-scheduler` or whom else the kubeconfig says.
-pub async fn scheduler(
-    kubeconfig: &Path,
-    election: LeaderElection,
-    tell: impl Fn(&str),
-) -> Result<(), StandaloneError> {
+pub async fn scheduler(options: SchedulerOptions, tell: impl Fn(&str)) -> Result<(), StandaloneError> {
+    let SchedulerOptions { kubeconfig, election, scheduler: deciding } = options;
     let scope = Scope::root();
-    let remote = Remote::open(&scope, kubeconfig)?;
-    let gate = Gate::new(election, "kube-scheduler", kubeconfig)?;
+    let remote = Remote::open(&scope, &kubeconfig)?;
+    let gate = Gate::new(election, "kube-scheduler", &kubeconfig)?;
     gate.guard(&scope, async {
-        remote.view.synced(&SCHEDULER_READS).await;
+        // A pod is not judged before every node was seen.
+        remote.view.synced(&WATCHED).await;
         let scope = scope.child("scheduler");
-        coracle_controld::run_scheduler(&scope, remote.view.clone(), remote.client.clone(), Clock::system());
+        let (view, client) = (remote.view.clone(), remote.client.clone());
+        coracle_controld::run_scheduler(&scope, view, client, Clock::system(), deciding);
         tell("✓ scheduler");
     })
     .await

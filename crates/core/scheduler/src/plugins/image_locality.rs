@@ -1,7 +1,11 @@
 //! Prefers nodes that have the pod's images already, the larger and the wider spread the better.
 
-use crate::framework::{Check, Plugin, SCORE_MAX, Wake};
-use crate::{NodeInfo, PodInfo, Snapshot};
+use std::sync::Arc;
+
+use crate::framework::{Plugin, Point, SCORE_MAX, Score};
+use crate::node::NodeInfo;
+use crate::pod::{PodInfo, Shape};
+use crate::snapshot::Snapshot;
 
 /// Below this many bytes an image counts nothing, above the other as much as can be; per container.
 const BYTES_MIN: i64 = 23 << 20;
@@ -14,50 +18,60 @@ impl Plugin for ImageLocality {
         "ImageLocality"
     }
 
-    fn weight(&self) -> i64 {
-        1
+    fn points(&self) -> &'static [Point] {
+        &[Point::Score]
     }
 
-    fn prepare<'a>(&self, pod: &'a PodInfo, snapshot: &'a Snapshot) -> Option<Box<dyn Check + 'a>> {
-        let nodes = snapshot.node_count() as i64;
-        let spread: Vec<_> = pod
-            .images
-            .iter()
-            .map(|image| {
-                let name = full_name(image);
-                let having =
-                    snapshot.nodes().filter(|node| node.images.iter().any(|(found, _)| *found == name)).count();
-                (name, having as i64)
-            })
-            .filter(|(_, having)| *having > 0)
-            .collect();
-        let containers = pod.images.len() as i64;
-        (!spread.is_empty()).then(|| Box::new(Local { spread, nodes, containers }) as Box<dyn Check>)
-    }
-
-    fn wakes(&self) -> &'static [Wake] {
-        &[]
+    fn pre_score(&self, pod: &PodInfo, cluster: &Snapshot) -> Option<Box<dyn Score>> {
+        let nodes = cluster.nodes().len();
+        let having = vec![0; pod.images.len()];
+        let holders = 0;
+        Some(Box::new(Local { shape: pod.shape.clone(), nodes, having, holders, sizes: vec![Vec::new(); nodes] }))
     }
 }
 
 struct Local {
-    /// Each image that some node has, and how many nodes do.
-    spread: Vec<(String, i64)>,
-    nodes: i64,
-    containers: i64,
+    shape: Arc<Shape>,
+    nodes: usize,
+    /// How many nodes have each image of the pod.
+    having: Vec<i64>,
+    /// How many nodes have any.
+    holders: usize,
+    /// The pod's images at each node, as number and size.
+    sizes: Vec<Vec<(u32, i64)>>,
 }
 
-impl Check for Local {
-    fn score(&self, node: &NodeInfo) -> i64 {
-        let size = |image: &String| node.images.iter().find(|(found, _)| found == image).map_or(0, |(_, size)| *size);
-        let sum: i64 = self.spread.iter().map(|(image, having)| size(image) * having / self.nodes.max(1)).sum();
-        let most = BYTES_MAX_PER_CONTAINER * self.containers;
+impl Score for Local {
+    fn is_local(&self) -> bool {
+        false
+    }
+
+    fn observe(&mut self, at: usize, node: &NodeInfo, _cluster: &Snapshot) {
+        let was = std::mem::take(&mut self.sizes[at]);
+        self.holders -= usize::from(!was.is_empty());
+        was.iter().for_each(|(image, _)| self.having[*image as usize] -= 1);
+        if node.images.is_empty() {
+            return;
+        }
+        let size = |wanted: &String| node.images.iter().find(|(name, _)| name == wanted).map(|(_, size)| *size);
+        let found = self.shape.images.iter().enumerate();
+        let found: Vec<_> = found.filter_map(|(image, name)| Some((image as u32, size(name)?))).collect();
+        found.iter().for_each(|(image, _)| self.having[*image as usize] += 1);
+        self.holders += usize::from(!found.is_empty());
+        self.sizes[at] = found;
+    }
+
+    fn is_idle(&self) -> bool {
+        self.holders == 0
+    }
+
+    fn score(&self, at: usize, _node: &NodeInfo) -> i64 {
+        let scaled = |(image, size): &(u32, i64)| {
+            let spread = self.having[*image as usize] as f64 / self.nodes.max(1) as f64;
+            (*size as f64 * spread) as i64
+        };
+        let sum: i64 = self.sizes[at].iter().map(scaled).sum();
+        let most = BYTES_MAX_PER_CONTAINER * self.shape.containers.max(1) as i64;
         SCORE_MAX * (sum.clamp(BYTES_MIN, most) - BYTES_MIN) / (most - BYTES_MIN)
     }
-}
-
-/// An image without a tag is its `latest`.
-fn full_name(image: &str) -> String {
-    let last = image.rsplit('/').next().unwrap_or(image);
-    if last.contains(':') || last.contains('@') { image.to_owned() } else { format!("{image}:latest") }
 }

@@ -1,84 +1,137 @@
-//! Pods choose nodes by label: nodeSelector and required affinity by rule, preferred affinity by score.
+//! Pods choose nodes by label: nodeSelector and required affinity by rule, preferred affinity by score. A profile may
+//! add an affinity of its own.
 
-use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PreferredSchedulingTerm};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use crate::framework::{Check, Plugin, Rejection, Wake, scale};
-use crate::{NodeInfo, PodInfo, Snapshot};
+use k8s_openapi::api::core::v1 as api;
+use serde::Deserialize;
+use serde_json::Value;
 
-pub struct NodeAffinity;
+use crate::framework::{Change, Filter, Kind, Plugin, Point, PreFilter, Score, Status, scale};
+use crate::node::{NodeFacts, NodeInfo};
+use crate::pod::{PodInfo, Shape};
+use crate::select::{NodeSelector, NodeTerm, label};
+use crate::snapshot::Snapshot;
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct Args {
+    added_affinity: Option<api::NodeAffinity>,
+}
+
+#[derive(Clone)]
+pub struct NodeAffinity {
+    added: Option<Arc<NodeSelector>>,
+    added_preferred: Arc<Vec<(i64, NodeTerm)>>,
+}
+
+impl NodeAffinity {
+    pub fn make(args: Option<&Value>) -> Result<Arc<dyn Plugin>, String> {
+        let added = super::read::<Args>(args)?.added_affinity.unwrap_or_default();
+        let preferred = added.preferred_during_scheduling_ignored_during_execution.into_iter().flatten();
+        Ok(Arc::new(NodeAffinity {
+            added: added
+                .required_during_scheduling_ignored_during_execution
+                .map(|selector| Arc::new(NodeSelector::new(&selector))),
+            added_preferred: Arc::new(
+                preferred.map(|term| (i64::from(term.weight), NodeTerm::new(&term.preference))).collect(),
+            ),
+        }))
+    }
+
+    fn admits(&self, node: &NodeFacts) -> bool {
+        self.added.as_ref().is_none_or(|selector| selector.matches(&node.name, &node.labels))
+    }
+}
+
+/// Whether the pod's nodeSelector and required node affinity admit the node.
+pub fn matches_node(shape: &Shape, node: &NodeFacts) -> bool {
+    shape.node_selector.iter().all(|(key, value)| label(&node.labels, key) == Some(value))
+        && shape.node_affinity.as_ref().is_none_or(|selector| selector.matches(&node.name, &node.labels))
+}
+
+/// The nodes that the affinity names; `None` where some alternative names none.
+fn named(selector: &NodeSelector) -> Option<BTreeSet<String>> {
+    let mut all = BTreeSet::new();
+    for term in &selector.0 {
+        let mut names: Option<BTreeSet<String>> = None;
+        for field in term.fields.iter().filter(|field| field.key == "metadata.name" && field.operator == "In") {
+            let values: BTreeSet<String> = field.values.iter().cloned().collect();
+            names = Some(names.map_or(values.clone(), |names| &names & &values));
+        }
+        all.extend(names?);
+    }
+    (!selector.0.is_empty()).then_some(all)
+}
 
 impl Plugin for NodeAffinity {
     fn name(&self) -> &'static str {
         "NodeAffinity"
     }
 
-    fn weight(&self) -> i64 {
-        2
+    fn points(&self) -> &'static [Point] {
+        &[Point::PreFilter, Point::Filter, Point::PreScore, Point::Score]
     }
 
-    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot) -> Option<Box<dyn Check + 'a>> {
-        let chooses = !pod.node_selector.is_empty() || pod.node_affinity.is_some() || !pod.preferred_nodes.is_empty();
-        chooses.then(|| Box::new(Chosen(pod)) as Box<dyn Check>)
-    }
-
-    fn wakes(&self) -> &'static [Wake] {
-        &[Wake::NodeAdded, Wake::NodeLabels]
-    }
-}
-
-struct Chosen<'a>(&'a PodInfo);
-
-impl Check for Chosen<'_> {
-    fn filter(&self, node: &NodeInfo) -> Vec<Rejection> {
-        match matches_node(self.0, node) {
-            true => Vec::new(),
-            false => vec![Rejection::lasting("node(s) didn't match Pod's node affinity/selector")],
+    fn pre_filter(&self, pod: &PodInfo, _cluster: &Snapshot) -> PreFilter {
+        if pod.node_selector.is_empty() && pod.node_affinity.is_none() && self.added.is_none() {
+            return PreFilter::Skip;
+        }
+        let check = Box::new(Chosen { shape: pod.shape.clone(), plugin: self.clone() });
+        match pod.node_affinity.as_ref().and_then(named) {
+            None => PreFilter::Check(check),
+            Some(names) if names.is_empty() => PreFilter::Reject(Status::lasting("pod affinity terms conflict")),
+            Some(names) => PreFilter::Among(names, check),
         }
     }
 
-    fn score(&self, node: &NodeInfo) -> i64 {
-        let liked = |term: &&PreferredSchedulingTerm| term.weight != 0 && term_matches(&term.preference, node);
-        self.0.preferred_nodes.iter().filter(liked).map(|term| i64::from(term.weight)).sum()
+    fn pre_score(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<Box<dyn Score>> {
+        let prefers = !pod.preferred_nodes.is_empty() || !self.added_preferred.is_empty();
+        prefers.then(|| Box::new(Chosen { shape: pod.shape.clone(), plugin: self.clone() }) as Box<dyn Score>)
+    }
+
+    fn wakes(&self) -> &'static [Kind] {
+        &[Kind::NodeAdded, Kind::NodeUpdated]
+    }
+
+    fn hint(&self, pod: &PodInfo, change: &Change) -> bool {
+        match change {
+            Change::NodeAdded(node) => self.admits(node) && matches_node(pod, node),
+            Change::NodeUpdated { old, new } => {
+                old.labels != new.labels && self.admits(new) && matches_node(pod, new) && !matches_node(pod, old)
+            }
+            _ => false,
+        }
+    }
+}
+
+struct Chosen {
+    shape: Arc<Shape>,
+    plugin: NodeAffinity,
+}
+
+impl Filter for Chosen {
+    fn filter(&self, _at: usize, node: &NodeInfo) -> Option<Status> {
+        if !self.plugin.admits(node) {
+            return Some(Status::lasting("node(s) didn't match scheduler-enforced node affinity"));
+        }
+        (!matches_node(&self.shape, node))
+            .then(|| Status::lasting("node(s) didn't match Pod's node affinity/selector"))
+    }
+}
+
+impl Score for Chosen {
+    fn score(&self, _at: usize, node: &NodeInfo) -> i64 {
+        let terms = self.plugin.added_preferred.iter().chain(&self.shape.preferred_nodes);
+        terms.filter(|(_, term)| term.matches(&node.name, &node.labels)).map(|(weight, _)| weight).sum()
+    }
+
+    fn is_final(&self) -> bool {
+        false
     }
 
     fn normalise(&self, scores: &mut [i64]) {
         scale(scores, false);
-    }
-}
-
-/// Whether the pod's nodeSelector and required node affinity admit the node.
-pub fn matches_node(pod: &PodInfo, node: &NodeInfo) -> bool {
-    pod.node_selector.iter().all(|(key, value)| node.label(key) == Some(value))
-        && pod.node_affinity.as_ref().is_none_or(|selector| selector_matches(selector, node))
-}
-
-/// Terms are alternatives; an empty one matches nothing.
-fn selector_matches(selector: &NodeSelector, node: &NodeInfo) -> bool {
-    selector.node_selector_terms.iter().any(|term| term_matches(term, node))
-}
-
-fn term_matches(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
-    let labels = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    (!labels.is_empty() || !fields.is_empty())
-        && labels.iter().all(|requirement| requirement_matches(requirement, node.label(&requirement.key)))
-        && fields.iter().all(|requirement| {
-            let field = (requirement.key == "metadata.name").then_some(node.name.as_str());
-            requirement_matches(requirement, field)
-        })
-}
-
-fn requirement_matches(requirement: &NodeSelectorRequirement, found: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let listed = found.is_some_and(|found| values.iter().any(|value| value == found));
-    let compared = || Some((found?.parse::<i64>().ok()?, values.first()?.parse::<i64>().ok()?));
-    match requirement.operator.as_str() {
-        "In" => listed,
-        "NotIn" => !listed,
-        "Exists" => found.is_some(),
-        "DoesNotExist" => found.is_none(),
-        "Gt" => compared().is_some_and(|(found, bound)| found > bound),
-        "Lt" => compared().is_some_and(|(found, bound)| found < bound),
-        _ => false,
     }
 }

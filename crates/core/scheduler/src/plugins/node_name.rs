@@ -1,7 +1,9 @@
 //! A pod that names its node goes there or nowhere.
 
-use crate::framework::{Check, Plugin, Rejection, Wake};
-use crate::{NodeInfo, PodInfo, Snapshot};
+use crate::framework::{Change, Filter, Kind, Plugin, Point, PreFilter, Status};
+use crate::node::NodeInfo;
+use crate::pod::PodInfo;
+use crate::snapshot::Snapshot;
 
 pub struct NodeName;
 
@@ -10,22 +12,30 @@ impl Plugin for NodeName {
         "NodeName"
     }
 
-    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot) -> Option<Box<dyn Check + 'a>> {
-        (!pod.node_name.is_empty()).then(|| Box::new(Named(&pod.node_name)) as Box<dyn Check>)
+    fn points(&self) -> &'static [Point] {
+        &[Point::PreFilter, Point::Filter]
     }
 
-    fn wakes(&self) -> &'static [Wake] {
-        &[Wake::NodeAdded]
+    fn pre_filter(&self, pod: &PodInfo, _cluster: &Snapshot) -> PreFilter {
+        match pod.node_name.is_empty() {
+            true => PreFilter::Skip,
+            false => PreFilter::Check(Box::new(Named(pod.node_name.clone()))),
+        }
+    }
+
+    fn wakes(&self) -> &'static [Kind] {
+        &[Kind::NodeAdded]
+    }
+
+    fn hint(&self, pod: &PodInfo, change: &Change) -> bool {
+        matches!(change, Change::NodeAdded(node) if node.name == pod.node_name)
     }
 }
 
-struct Named<'a>(&'a str);
+struct Named(String);
 
-impl Check for Named<'_> {
-    fn filter(&self, node: &NodeInfo) -> Vec<Rejection> {
-        match node.name == self.0 {
-            true => Vec::new(),
-            false => vec![Rejection::lasting("node(s) didn't match the requested node name")],
-        }
+impl Filter for Named {
+    fn filter(&self, _at: usize, node: &NodeInfo) -> Option<Status> {
+        (node.name != self.0).then(|| Status::lasting("node(s) didn't match the requested node name"))
     }
 }

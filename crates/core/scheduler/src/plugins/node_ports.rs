@@ -1,8 +1,11 @@
 //! Two pods cannot hold the same port of a node.
 
-use crate::framework::{Check, Plugin, Rejection, Wake};
-use crate::pod::HostPort;
-use crate::{NodeInfo, PodInfo, Snapshot};
+use std::sync::Arc;
+
+use crate::framework::{Change, Filter, Kind, Plugin, Point, PreFilter, Status};
+use crate::node::NodeInfo;
+use crate::pod::{PodInfo, Shape};
+use crate::snapshot::Snapshot;
 
 pub struct NodePorts;
 
@@ -11,22 +14,38 @@ impl Plugin for NodePorts {
         "NodePorts"
     }
 
-    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot) -> Option<Box<dyn Check + 'a>> {
-        (!pod.host_ports.is_empty()).then(|| Box::new(Ports(&pod.host_ports)) as Box<dyn Check>)
+    fn points(&self) -> &'static [Point] {
+        &[Point::PreFilter, Point::Filter]
     }
 
-    fn wakes(&self) -> &'static [Wake] {
-        &[Wake::NodeAdded, Wake::PodGone]
+    fn pre_filter(&self, pod: &PodInfo, _cluster: &Snapshot) -> PreFilter {
+        match pod.host_ports.is_empty() {
+            true => PreFilter::Skip,
+            false => PreFilter::Check(Box::new(Ports(pod.shape.clone()))),
+        }
+    }
+
+    fn wakes(&self) -> &'static [Kind] {
+        &[Kind::NodeAdded, Kind::PodGone]
+    }
+
+    fn hint(&self, pod: &PodInfo, change: &Change) -> bool {
+        match change {
+            Change::NodeAdded(_) => true,
+            Change::PodGone(gone) => {
+                let held = |wanted| gone.host_ports.iter().any(|held| held.overlaps(wanted));
+                gone.is_assigned() && pod.host_ports.iter().any(held)
+            }
+            _ => false,
+        }
     }
 }
 
-struct Ports<'a>(&'a [HostPort]);
+struct Ports(Arc<Shape>);
 
-impl Check for Ports<'_> {
-    fn filter(&self, node: &NodeInfo) -> Vec<Rejection> {
-        match self.0.iter().any(|port| node.holds_port(port)) {
-            true => vec![Rejection::new("node(s) didn't have free ports for the requested pod ports")],
-            false => Vec::new(),
-        }
+impl Filter for Ports {
+    fn filter(&self, _at: usize, node: &NodeInfo) -> Option<Status> {
+        let taken = self.0.host_ports.iter().any(|port| node.holds_port(port));
+        taken.then(|| Status::new("node(s) didn't have free ports for the requested pod ports"))
     }
 }

@@ -1,38 +1,132 @@
-//! Prefers nodes on which the pod leaves CPU and memory used in even proportion.
+//! Prefers nodes whose resources the pod brings closer to even use: half the score is how balanced the node is with
+//! the pod compared to without.
 
-use crate::framework::{Check, Plugin, SCORE_MAX, Wake};
-use crate::{NodeInfo, PodInfo, Snapshot};
+use std::sync::Arc;
 
-pub struct NodeResourcesBalancedAllocation;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::node_resources_fit::Weighted;
+use crate::framework::{Plugin, Point, SCORE_MAX, Score};
+use crate::node::NodeInfo;
+use crate::pod::{PodInfo, Shape};
+use crate::resources::is_scalar;
+use crate::snapshot::Snapshot;
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Args {
+    resources: Vec<Weighted>,
+}
+
+impl Default for Args {
+    fn default() -> Args {
+        Args { resources: ["cpu", "memory"].map(|name| Weighted { name: name.into(), weight: 1 }).into() }
+    }
+}
+
+pub struct NodeResourcesBalancedAllocation {
+    resources: Arc<Vec<String>>,
+}
+
+impl NodeResourcesBalancedAllocation {
+    pub fn make(args: Option<&Value>) -> Result<Arc<dyn Plugin>, String> {
+        let resources = super::read::<Args>(args)?.resources;
+        if resources.iter().any(|resource| resource.weight != 1) {
+            return Err("resources: resource weight not in valid range [1, 1]".into());
+        }
+        let resources = Arc::new(resources.into_iter().map(|resource| resource.name).collect());
+        Ok(Arc::new(NodeResourcesBalancedAllocation { resources }))
+    }
+}
 
 impl Plugin for NodeResourcesBalancedAllocation {
     fn name(&self) -> &'static str {
         "NodeResourcesBalancedAllocation"
     }
 
-    fn weight(&self) -> i64 {
-        1
+    fn points(&self) -> &'static [Point] {
+        &[Point::PreScore, Point::Score]
     }
 
-    /// A pod that asks for neither CPU nor memory balances nothing.
-    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot) -> Option<Box<dyn Check + 'a>> {
-        let asks = pod.requests.cpu_milli > 0 || pod.requests.memory > 0;
-        asks.then(|| Box::new(Balance(pod)) as Box<dyn Check>)
-    }
-
-    fn wakes(&self) -> &'static [Wake] {
-        &[]
+    /// A pod that asks for nothing of it balances nothing.
+    fn pre_score(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<Box<dyn Score>> {
+        let asks = self.resources.iter().any(|name| pod.requests.amount(name) != 0);
+        let balance = || Balance { shape: pod.shape.clone(), resources: self.resources.clone() };
+        asks.then(|| Box::new(balance()) as Box<dyn Score>)
     }
 }
 
-struct Balance<'a>(&'a PodInfo);
+struct Balance {
+    shape: Arc<Shape>,
+    resources: Arc<Vec<String>>,
+}
 
-impl Check for Balance<'_> {
-    fn score(&self, node: &NodeInfo) -> i64 {
-        let share = |used: i64, whole: i64| if whole <= 0 { 1.0 } else { (used as f64 / whole as f64).min(1.0) };
-        let cpu = share(node.requested.cpu_milli + self.0.requests.cpu_milli, node.allocatable.cpu_milli);
-        let memory = share(node.requested.memory + self.0.requests.memory, node.allocatable.memory);
-        // Of two shares the standard deviation is half their distance.
-        ((1.0 - (cpu - memory).abs() / 2.0) * SCORE_MAX as f64) as i64
+impl Score for Balance {
+    fn score(&self, _at: usize, node: &NodeInfo) -> i64 {
+        let (mut with, mut without) = (Spread::default(), Spread::default());
+        for name in self.resources.iter() {
+            let (asked, capacity) = (self.shape.requests.amount(name), node.allocatable.amount(name));
+            if capacity == 0 || (asked == 0 && is_scalar(name)) {
+                continue;
+            }
+            let used = node.requested.amount(name);
+            with.take((used + asked) as f64 / capacity as f64);
+            without.take(used as f64 / capacity as f64);
+        }
+        SCORE_MAX / 2 + (SCORE_MAX / 2 + with.balance() - without.balance()) / 2
+    }
+}
+
+/// The spread of a few shares.
+#[derive(Default)]
+struct Spread {
+    count: f64,
+    sum: f64,
+    squares: f64,
+    first: f64,
+}
+
+impl Spread {
+    fn take(&mut self, share: f64) {
+        let share = share.min(1.0);
+        if self.count == 0.0 {
+            self.first = share;
+        }
+        self.count += 1.0;
+        self.sum += share;
+        self.squares += share * share;
+    }
+
+    /// 100 where all shares are equal; the standard deviation takes away from it.
+    fn balance(&self) -> i64 {
+        let deviation = match self.count as usize {
+            0 | 1 => 0.0,
+            // Of two shares it is half their distance, exactly.
+            2 => ((self.first - (self.sum - self.first)) / 2.0).abs(),
+            _ => {
+                let mean = self.sum / self.count;
+                (self.squares / self.count - mean * mean).max(0.0).sqrt()
+            }
+        };
+        ((1.0 - deviation) * SCORE_MAX as f64) as i64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn even_use_is_balanced() {
+        let balance = |shares: &[f64]| {
+            let mut spread = Spread::default();
+            shares.iter().for_each(|share| spread.take(*share));
+            spread.balance()
+        };
+        assert_eq!(balance(&[0.5, 0.5]), 100);
+        assert_eq!(balance(&[0.0, 1.0]), 50);
+        assert_eq!(balance(&[0.25, 4.0]), 62);
+        assert_eq!(balance(&[0.5]), 100);
     }
 }

@@ -1,9 +1,12 @@
 //! Taints keep pods away that do not tolerate them: NoSchedule and NoExecute by rule, PreferNoSchedule by score.
 
-use k8s_openapi::api::core::v1::{Taint, Toleration};
+use std::sync::Arc;
 
-use crate::framework::{Check, Plugin, Rejection, Wake, scale};
-use crate::{NodeInfo, PodInfo, Snapshot};
+use crate::framework::{Change, Filter, Kind, Plugin, Point, PreFilter, Score, Status, scale};
+use crate::node::NodeInfo;
+use crate::pod::{PodInfo, Shape};
+use crate::select::{repelled, tolerates};
+use crate::snapshot::Snapshot;
 
 pub struct TaintToleration;
 
@@ -12,51 +15,56 @@ impl Plugin for TaintToleration {
         "TaintToleration"
     }
 
-    fn weight(&self) -> i64 {
-        3
+    fn points(&self) -> &'static [Point] {
+        &[Point::PreFilter, Point::Filter, Point::PreScore, Point::Score]
     }
 
-    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot) -> Option<Box<dyn Check + 'a>> {
-        Some(Box::new(Tolerated(&pod.tolerations)))
+    fn pre_filter(&self, pod: &PodInfo, _cluster: &Snapshot) -> PreFilter {
+        PreFilter::Check(Box::new(Tolerated(pod.shape.clone())))
     }
 
-    fn wakes(&self) -> &'static [Wake] {
-        &[Wake::NodeAdded, Wake::NodeTaints]
+    fn pre_score(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<Box<dyn Score>> {
+        Some(Box::new(Tolerated(pod.shape.clone())))
+    }
+
+    fn wakes(&self) -> &'static [Kind] {
+        &[Kind::NodeAdded, Kind::NodeUpdated, Kind::PodUpdated]
+    }
+
+    fn hint(&self, pod: &PodInfo, change: &Change) -> bool {
+        match change {
+            Change::NodeAdded(node) => !repelled(&pod.tolerations, &node.taints),
+            Change::NodeUpdated { old, new } => {
+                repelled(&pod.tolerations, &old.taints) && !repelled(&pod.tolerations, &new.taints)
+            }
+            Change::PodUpdated { old, new } => new.uid == pod.uid && old.tolerations != new.tolerations,
+            _ => false,
+        }
     }
 }
 
-struct Tolerated<'a>(&'a [Toleration]);
+struct Tolerated(Arc<Shape>);
 
-impl Check for Tolerated<'_> {
-    fn filter(&self, node: &NodeInfo) -> Vec<Rejection> {
-        let binding = |taint: &&Taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute";
-        match node.taints.iter().filter(binding).all(|taint| tolerates(self.0, taint)) {
-            true => Vec::new(),
-            false => vec![Rejection::lasting("node(s) had untolerated taint(s)")],
-        }
+impl Filter for Tolerated {
+    fn filter(&self, _at: usize, node: &NodeInfo) -> Option<Status> {
+        repelled(&self.0.tolerations, &node.taints).then(|| Status::lasting("node(s) had untolerated taint(s)"))
+    }
+}
+
+impl Score for Tolerated {
+    fn score(&self, _at: usize, node: &NodeInfo) -> i64 {
+        let disliked = node
+            .taints
+            .iter()
+            .filter(|taint| taint.effect == "PreferNoSchedule" && !tolerates(&self.0.tolerations, taint));
+        disliked.count() as i64
     }
 
-    fn score(&self, node: &NodeInfo) -> i64 {
-        let disliked = |taint: &&Taint| taint.effect == "PreferNoSchedule" && !tolerates(self.0, taint);
-        node.taints.iter().filter(disliked).count() as i64
+    fn is_final(&self) -> bool {
+        false
     }
 
     fn normalise(&self, scores: &mut [i64]) {
         scale(scores, true);
     }
-}
-
-/// Whether any of the tolerations covers the taint. Kubernetes API, `v1.Toleration`.
-pub fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
-    tolerations.iter().any(|toleration| {
-        let key = toleration.key.as_deref().unwrap_or_default();
-        let value = toleration.value.as_deref().unwrap_or_default();
-        let effect = toleration.effect.as_deref().unwrap_or_default();
-        let same_value = match toleration.operator.as_deref().unwrap_or("Equal") {
-            "Exists" => true,
-            "Equal" | "" => value == taint.value.as_deref().unwrap_or_default(),
-            _ => false,
-        };
-        (effect.is_empty() || effect == taint.effect) && (key.is_empty() || key == taint.key) && same_value
-    })
 }

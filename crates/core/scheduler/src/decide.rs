@@ -1,0 +1,206 @@
+//! A decision about one pod: find a node and set it aside, or say why there is none and make room where that helps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::class::{Class, Refusal};
+use crate::cycle::{Found, Search, choose, find, rejectors};
+use crate::framework::{Nomination, Point, PostFilter, Status};
+use crate::message::{Reasons, for_all};
+use crate::pod::PodInfo;
+use crate::preemption::Attempt;
+use crate::queue::Rejectors;
+use crate::scheduler::{Effect, Reason, Scheduler, Underway};
+
+impl Scheduler {
+    pub(crate) fn decide(&mut self, pod: Arc<PodInfo>, attempts: u32, now: Timestamp) {
+        let Some(profile) = self.profile_of(&pod) else { return };
+        self.turn = self.turn.wrapping_add(1);
+        if self.cluster.nodes().is_empty() {
+            let refused = Refused { message: "no nodes available to schedule pods".into(), by: Rejectors::new() };
+            return self.fail((pod, profile, attempts), refused, Some(Nomination::Clear), now);
+        }
+        let plugins = std::mem::take(&mut self.profiles[profile].plugins);
+        let mut class = self.profiles[profile].classes.take(&pod, &plugins, &self.cluster);
+        self.profiles[profile].plugins = plugins;
+        self.decide_by(&mut class, (pod.clone(), profile, attempts), now);
+        self.profiles[profile].classes.keep(&pod, class);
+    }
+
+    fn decide_by(&mut self, class: &mut Class, (pod, profile, attempts): Tried, now: Timestamp) {
+        if pod.nominated.is_empty()
+            && let Some(refusal) = &class.refusal
+            && refusal.mark == self.cluster.mark()
+            && refusal.nominations == self.cluster.nominations.version
+        {
+            let refused = Refused { message: refusal.message.clone(), by: refusal.by.clone() };
+            return self.fail((pod, profile, attempts), refused, Some(Nomination::Clear), now);
+        }
+        class.refusal = None;
+        let found = match class.rejection {
+            Some(_) => Found::default(),
+            None => self.search(&pod, class, self.profiles[profile].percent),
+        };
+        if found.feasible.is_empty() {
+            return self.refuse(class, &found, (pod, profile, attempts), now);
+        }
+        let at = choose(class, &self.cluster, &found.feasible, self.turn);
+        let node = self.cluster.nodes()[at as usize].name.clone();
+        self.commit((pod, profile, attempts), node, now);
+    }
+
+    /// What every node is to a pod that waits: its score, or the reasons against it. Changes nothing.
+    pub fn survey(&mut self, pod: &PodInfo) -> BTreeMap<String, Result<i64, Vec<String>>> {
+        let Some(profile) = self.profile_of(pod) else { return BTreeMap::new() };
+        let mut class = Class::new(pod, &self.profiles[profile].plugins, &self.cluster);
+        let places: Vec<u32> = (0..self.cluster.nodes().len() as u32).collect();
+        let search = Search { percent: 100, start: 0, turn: 0 };
+        let found = match class.rejection {
+            Some(_) => Found::default(),
+            None => find(pod, &mut class, &self.cluster, &places, search),
+        };
+        let name = |at: u32| self.cluster.nodes()[at as usize].name.clone();
+        let totals = class.totals(&found.feasible, self.cluster.nodes());
+        let feasible = found.feasible.iter().zip(totals).map(|(at, total)| (name(*at), Ok(total)));
+        let reasons = |verdict| class.status(verdict).1.reasons.iter().map(ToString::to_string).collect();
+        feasible.chain(found.rejected.iter().map(|(at, verdict)| (name(*at), Err(reasons(*verdict))))).collect()
+    }
+
+    fn search(&mut self, pod: &PodInfo, class: &mut Class, percent: u32) -> Found {
+        let order = self.cluster.order();
+        let search = Search { percent, start: self.start, turn: self.turn };
+        let found = find(pod, class, &self.cluster, &order, search);
+        self.start = (self.start + found.looked_at()) % order.len().max(1);
+        self.cluster.keep_order(order);
+        found
+    }
+
+    /// Sets the node aside for the pod and sends it on its way.
+    fn commit(&mut self, (pod, profile, attempts): Tried, node: String, now: Timestamp) {
+        self.cluster.put(pod.clone(), &node);
+        self.cluster.nominations.remove(&pod.key);
+        if let Err((plugin, status)) = self.reserve(&pod, profile, &node) {
+            for plugin in self.profiles[profile].at(Point::Reserve) {
+                plugin.unreserve(&pod, &mut self.cluster);
+            }
+            self.cluster.lift(&pod.key);
+            let mut reasons = Reasons::default();
+            status.reasons.iter().for_each(|reason| reasons.count(reason.as_ref(), 1));
+            let refused = Refused { message: reasons.over(1), by: Rejectors::from([plugin]) };
+            return self.fail((pod, profile, attempts), refused, Some(Nomination::Clear), now);
+        }
+        let deeds: Vec<_> =
+            self.profiles[profile].at(Point::PreBind).flat_map(|plugin| plugin.pre_bind(&pod, &self.cluster)).collect();
+        let waits =
+            !self.profiles[profile].at(Point::PreBind).all(|plugin| plugin.is_bound(&pod, &self.cluster));
+        let underway = Underway { pod: pod.clone(), node: node.clone(), attempts, volumes_by: None };
+        self.underway.insert(pod.key.clone(), underway);
+        self.effects.push_back(match waits {
+            true => Effect::Prepare { pod, node, deeds },
+            false => Effect::Bind { pod, node },
+        });
+    }
+
+    fn reserve(&mut self, pod: &PodInfo, profile: usize, node: &str) -> Result<(), (&'static str, Status)> {
+        let profile = &self.profiles[profile];
+        for plugin in profile.at(Point::Reserve) {
+            plugin.reserve(pod, node, &mut self.cluster).map_err(|status| (plugin.name(), status))?;
+        }
+        for plugin in profile.at(Point::Permit) {
+            plugin.permit(pod, node, &self.cluster).map_err(|status| (plugin.name(), status))?;
+        }
+        Ok(())
+    }
+
+    /// Says why no node will do, after trying to make room.
+    fn refuse(&mut self, class: &mut Class, found: &Found, (pod, profile, attempts): Tried, now: Timestamp) {
+        let mut refused = Refused::of(class, found, self.cluster.nodes().len());
+        let cluster = &self.cluster;
+        let mut attempt = Attempt { pod: &pod, cluster, class, found, turn: self.turn };
+        let after = self.profiles[profile].at(Point::PostFilter).find_map(|plugin| plugin.post_filter(&mut attempt));
+        match after {
+            Some(PostFilter::Made { node, victims }) => {
+                self.make_room((pod, profile, attempts), refused, (node, victims), now);
+            }
+            Some(PostFilter::Helpless { message, nomination }) => {
+                refused.message = format!("{} {message}", refused.message);
+                if nomination == Nomination::Clear {
+                    class.refusal = Some(Refusal {
+                        mark: self.cluster.mark(),
+                        nominations: self.cluster.nominations.version,
+                        message: refused.message.clone(),
+                        by: refused.by.clone(),
+                    });
+                }
+                self.fail((pod, profile, attempts), refused, Some(nomination), now);
+            }
+            None => self.fail((pod, profile, attempts), refused, Some(Nomination::Clear), now),
+        }
+    }
+
+    fn make_room(
+        &mut self,
+        (pod, profile, attempts): Tried,
+        refused: Refused,
+        (node, victims): (String, Vec<Arc<PodInfo>>),
+        now: Timestamp,
+    ) {
+        let lesser = |other: &&Arc<PodInfo>| other.priority < pod.priority;
+        let displaced: Vec<_> = self.cluster.nominations.at(&node).iter().filter(lesser).cloned().collect();
+        displaced.iter().for_each(|other| self.cluster.nominations.remove(&other.key));
+        self.cluster.nominations.set(pod.clone(), &node);
+        let rank = self.profiles[profile].rank(&pod);
+        self.queue.unschedulable((pod.clone(), rank), attempts, refused.by, now);
+        let nominate = Some(node.clone());
+        let (reason, message) = (Reason::Unschedulable, refused.message);
+        self.effects.push_back(Effect::Failed { pod: pod.clone(), reason, message, nominate });
+        let victims: Vec<_> = victims.into_iter().filter(|victim| !victim.deleting).collect();
+        if !victims.is_empty() {
+            self.preempting.insert(pod.key.clone(), false);
+            self.effects.push_back(Effect::Preempt { pod, node, victims, displaced });
+        }
+    }
+
+    fn fail(&mut self, tried: Tried, refused: Refused, nomination: Option<Nomination>, now: Timestamp) {
+        let (pod, profile, attempts) = tried;
+        let clears = nomination == Some(Nomination::Clear);
+        let nominate = (clears && !pod.nominated.is_empty()).then(String::new);
+        if clears {
+            self.cluster.nominations.remove(&pod.key);
+        }
+        let rank = self.profiles[profile].rank(&pod);
+        self.queue.unschedulable((pod.clone(), rank), attempts, refused.by, now);
+        let (reason, message) = (Reason::Unschedulable, refused.message);
+        self.effects.push_back(Effect::Failed { pod, reason, message, nominate });
+    }
+}
+
+/// A pod, its profile, and how often it was tried before.
+type Tried = (Arc<PodInfo>, usize, u32);
+
+struct Refused {
+    message: String,
+    by: Rejectors,
+}
+
+impl Refused {
+    fn of(class: &Class, found: &Found, nodes: usize) -> Refused {
+        if let Some((plugin, status)) = &class.rejection {
+            let message = for_all(nodes, &status.reasons.join(", "));
+            return Refused { message, by: Rejectors::from([*plugin]) };
+        }
+        let mut reasons = Reasons::default();
+        let mut counts = BTreeMap::<u32, usize>::new();
+        found.rejected.iter().for_each(|(_, verdict)| *counts.entry(*verdict).or_default() += 1);
+        for (verdict, count) in &counts {
+            class.status(*verdict).1.reasons.iter().for_each(|reason| reasons.count(reason.as_ref(), *count));
+        }
+        if let Some((_, by)) = &class.among {
+            let absent = nodes - found.rejected.len();
+            reasons.count(format!("node(s) didn't satisfy plugin(s) [{}]", by.join(" ")), absent);
+        }
+        Refused { message: reasons.over(nodes), by: rejectors(class, found) }
+    }
+}

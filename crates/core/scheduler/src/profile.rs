@@ -1,0 +1,77 @@
+//! A scheduler by its name: which plugins it has, at which points, with which weights.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::class::Classes;
+use crate::framework::{Change, Kind, Plugin, Point};
+use crate::plugins::PLUGINS;
+use crate::pod::PodInfo;
+use crate::queue::Rejectors;
+
+/// A plugin as a profile uses it.
+#[derive(Clone)]
+pub struct Enabled {
+    pub plugin: Arc<dyn Plugin>,
+    pub points: BTreeSet<Point>,
+    pub weight: i64,
+}
+
+impl Enabled {
+    pub fn at(&self, point: Point) -> bool {
+        self.points.contains(&point)
+    }
+}
+
+pub struct Profile {
+    pub name: String,
+    /// In the order in which they run.
+    pub plugins: Vec<Enabled>,
+    /// How many of all nodes to find, in per cent; 0 lets the number of nodes decide.
+    pub percent: u32,
+    pub classes: Classes,
+}
+
+impl Profile {
+    pub fn new(name: impl Into<String>, plugins: Vec<Enabled>, percent: u32) -> Profile {
+        Profile { name: name.into(), plugins, percent, classes: Classes::default() }
+    }
+
+    /// Every plugin with its default weight and arguments.
+    pub fn standard(name: impl Into<String>) -> Profile {
+        let plugins = PLUGINS.iter().map(|entry| {
+            let plugin = (entry.make)(None).expect("a plugin accepts its own defaults");
+            Enabled { points: plugin.points().iter().copied().collect(), plugin, weight: entry.weight }
+        });
+        Profile::new(name, plugins.collect(), 0)
+    }
+
+    pub fn at(&self, point: Point) -> impl Iterator<Item = &Arc<dyn Plugin>> {
+        self.plugins.iter().filter(move |enabled| enabled.at(point)).map(|enabled| &enabled.plugin)
+    }
+
+    /// The first plugin that keeps the pod from being tried.
+    pub fn gate(&self, pod: &PodInfo) -> Option<&'static str> {
+        self.at(Point::PreEnqueue).find(|plugin| plugin.pre_enqueue(pod).is_some()).map(|plugin| plugin.name())
+    }
+
+    /// The greater goes first.
+    pub fn rank(&self, pod: &PodInfo) -> i64 {
+        self.at(Point::QueueSort).map(|plugin| plugin.queue_rank(pod)).next().unwrap_or(0)
+    }
+
+    /// Whether any of those who rejected a pod wants to hear of such changes. What nobody rejected, anything may help.
+    pub fn listens(&self, by: &Rejectors, kind: Kind) -> bool {
+        by.is_empty() || self.rejectors(by, kind).next().is_some()
+    }
+
+    /// Whether the change may help the pod.
+    pub fn helps(&self, pod: &PodInfo, by: &Rejectors, change: &Change) -> bool {
+        by.is_empty() || self.rejectors(by, change.kind()).any(|plugin| plugin.hint(pod, change))
+    }
+
+    fn rejectors<'a>(&'a self, by: &'a Rejectors, kind: Kind) -> impl Iterator<Item = &'a Arc<dyn Plugin>> {
+        let all = self.plugins.iter().map(|enabled| &enabled.plugin);
+        all.filter(move |plugin| by.contains(plugin.name()) && plugin.wakes().contains(&kind))
+    }
+}

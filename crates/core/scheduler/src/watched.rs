@@ -1,0 +1,229 @@
+//! The resources that scheduling reads, and how an object of each changes what is known.
+
+use coracle_meta::selector::LabelSelector;
+use coracle_meta::{Object, Resource};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::api::{apps, policy, storage};
+
+use crate::framework::{Change, Difference};
+use crate::node::NodeFacts;
+use crate::pod::{PodInfo, PodKey};
+use crate::scheduler::Scheduler;
+use crate::select::{Labels, compile};
+use crate::storage::{AttachmentFacts, CapacityFacts, ClaimFacts, ClassFacts, VolumeFacts, limits};
+
+/// What to follow, in an order in which a pod is not judged before what it depends on was seen.
+pub const WATCHED: [Resource; 15] = [
+    Resource::new("", "namespaces"),
+    Resource::new("", "services"),
+    Resource::new("", "replicationcontrollers"),
+    Resource::new("apps", "replicasets"),
+    Resource::new("apps", "statefulsets"),
+    Resource::new("policy", "poddisruptionbudgets"),
+    Resource::new("storage.k8s.io", "storageclasses"),
+    Resource::new("storage.k8s.io", "csinodes"),
+    Resource::new("storage.k8s.io", "csidrivers"),
+    Resource::new("storage.k8s.io", "csistoragecapacities"),
+    Resource::new("storage.k8s.io", "volumeattachments"),
+    Resource::new("", "persistentvolumes"),
+    Resource::new("", "persistentvolumeclaims"),
+    Resource::new("", "nodes"),
+    Resource::new("", "pods"),
+];
+
+/// The name by which events call a watched resource.
+pub fn watched(resource: &Resource) -> Option<&'static str> {
+    const NAMES: [&str; 15] = [
+        "namespaces",
+        "services",
+        "replicationcontrollers",
+        "replicasets",
+        "statefulsets",
+        "poddisruptionbudgets",
+        "storageclasses",
+        "csinodes",
+        "csidrivers",
+        "csistoragecapacities",
+        "volumeattachments",
+        "persistentvolumes",
+        "persistentvolumeclaims",
+        "nodes",
+        "pods",
+    ];
+    WATCHED.iter().position(|known| known == resource).map(|at| NAMES[at])
+}
+
+impl Scheduler {
+    pub(crate) fn set(&mut self, resource: &str, object: &Object, now: Timestamp) {
+        let name = object.meta.name.as_str();
+        match resource {
+            "pods" => {
+                if let Some(pod) = PodInfo::read(&object.bytes, &mut self.shapes) {
+                    self.set_pod(pod, now);
+                }
+            }
+            "nodes" => {
+                if let Some(node) = NodeFacts::read(&object.bytes) {
+                    self.set_node(node, now);
+                }
+            }
+            "namespaces" => self.cluster.set_namespace(name, sorted(&object.meta.labels)),
+            "poddisruptionbudgets" => {
+                if let Ok(budget) = object.decode::<policy::v1::PodDisruptionBudget>() {
+                    self.cluster.budgets.set(&budget);
+                }
+            }
+            "services" | "replicationcontrollers" | "replicasets" | "statefulsets" => {
+                self.set_workload(resource, object, now);
+            }
+            _ => self.set_storage(resource, object, now),
+        }
+    }
+
+    pub(crate) fn gone(&mut self, resource: &str, object: &Object, now: Timestamp) {
+        let (namespace, name) = (object.meta.namespace.as_str(), object.meta.name.as_str());
+        match resource {
+            "pods" => self.pod_gone(&PodKey { namespace: namespace.into(), name: name.into() }, now),
+            "nodes" => {
+                if let Some(facts) = self.cluster.remove_node(name) {
+                    self.wake(&Change::NodeGone(facts), now);
+                }
+            }
+            "namespaces" => self.cluster.remove_namespace(name),
+            "poddisruptionbudgets" => self.cluster.budgets.remove(namespace, name),
+            "services" => self.selects(|cluster| cluster.workloads.set_service(namespace, name, Vec::new())),
+            "replicationcontrollers" | "replicasets" | "statefulsets" => {
+                let kind = kind_of(resource);
+                self.selects(|cluster| cluster.workloads.set_controller(kind, namespace, name, None));
+            }
+            _ => self.storage_gone(resource, object, now),
+        }
+    }
+
+    /// Changes what workloads select; only pods without constraints of their own are judged by it, and only by score.
+    fn selects(&mut self, change: impl FnOnce(&mut crate::Snapshot) -> bool) {
+        if change(&mut self.cluster) {
+            self.cluster.turn_world();
+        }
+    }
+
+    fn set_workload(&mut self, resource: &str, object: &Object, _now: Timestamp) {
+        let (namespace, name) = (object.meta.namespace.clone(), object.meta.name.clone());
+        let set = |selector: Option<LabelSelector>| {
+            let kind = kind_of(resource);
+            move |cluster: &mut crate::Snapshot| cluster.workloads.set_controller(kind, &namespace, &name, selector)
+        };
+        match resource {
+            "services" => {
+                let Ok(service) = object.decode::<api::Service>() else { return };
+                let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
+                let (namespace, name) = (&object.meta.namespace, &object.meta.name);
+                self.selects(|cluster| {
+                    cluster.workloads.set_service(namespace, name, selector.into_iter().collect())
+                });
+            }
+            "replicationcontrollers" => {
+                let Ok(controller) = object.decode::<api::ReplicationController>() else { return };
+                let selector = controller.spec.as_ref().and_then(|spec| spec.selector.clone());
+                self.selects(set(selector.map(LabelSelector::from_pairs)));
+            }
+            "replicasets" => {
+                let Ok(set_of) = object.decode::<apps::v1::ReplicaSet>() else { return };
+                self.selects(set(set_of.spec.as_ref().map(|spec| compile(Some(&spec.selector)))));
+            }
+            _ => {
+                let Ok(set_of) = object.decode::<apps::v1::StatefulSet>() else { return };
+                self.selects(set(set_of.spec.as_ref().map(|spec| compile(Some(&spec.selector)))));
+            }
+        }
+    }
+
+    fn set_storage(&mut self, resource: &str, object: &Object, now: Timestamp) {
+        let (namespace, name) = (object.meta.namespace.clone(), object.meta.name.clone());
+        let storage = &mut self.cluster.storage;
+        let change = match resource {
+            "persistentvolumeclaims" => {
+                let Ok(claim) = object.decode::<api::PersistentVolumeClaim>() else { return };
+                let facts = ClaimFacts::new(&claim);
+                let was = storage.set_claim((namespace.clone(), name.clone()), Some(facts.clone()));
+                if was.as_ref() == Some(&facts) {
+                    return;
+                }
+                let kind = if was.is_none() { Difference::Added } else { Difference::Updated };
+                Change::Claim { namespace, name, kind }
+            }
+            "persistentvolumes" => {
+                let Ok(volume) = object.decode::<api::PersistentVolume>() else { return };
+                storage.set_volume(&name, Some(VolumeFacts::new(&volume)));
+                Change::Volume
+            }
+            "storageclasses" => {
+                let Ok(class) = object.decode::<storage::v1::StorageClass>() else { return };
+                storage.set_class(&name, Some(ClassFacts::new(&class)));
+                Change::Class
+            }
+            "csinodes" => {
+                let Ok(node) = object.decode::<storage::v1::CSINode>() else { return };
+                storage.set_limits(&name, Some(limits(&node)));
+                Change::CsiNode
+            }
+            "csidrivers" => {
+                let Ok(driver) = object.decode::<storage::v1::CSIDriver>() else { return };
+                storage.set_driver(&name, Some(driver.spec.storage_capacity == Some(true)));
+                Change::Driver
+            }
+            "csistoragecapacities" => {
+                let Ok(capacity) = object.decode::<storage::v1::CSIStorageCapacity>() else { return };
+                storage.set_capacity((namespace, name), Some(CapacityFacts::new(&capacity)));
+                Change::Capacity
+            }
+            _ => {
+                let Ok(attachment) = object.decode::<storage::v1::VolumeAttachment>() else { return };
+                storage.set_attachment(&name, Some(AttachmentFacts::new(&attachment)));
+                return self.cluster.turn_world();
+            }
+        };
+        self.storage_changed(&change, now);
+    }
+
+    fn storage_gone(&mut self, resource: &str, object: &Object, now: Timestamp) {
+        let (namespace, name) = (object.meta.namespace.clone(), object.meta.name.as_str());
+        let storage = &mut self.cluster.storage;
+        match resource {
+            "persistentvolumeclaims" => {
+                storage.set_claim((namespace, name.to_owned()), None);
+            }
+            "persistentvolumes" => storage.set_volume(name, None),
+            "storageclasses" => storage.set_class(name, None),
+            "csinodes" => storage.set_limits(name, None),
+            "csidrivers" => storage.set_driver(name, None),
+            "csistoragecapacities" => storage.set_capacity((namespace, name.to_owned()), None),
+            _ => {
+                storage.set_attachment(name, None);
+                return self.storage_changed(&Change::AttachmentGone, now);
+            }
+        }
+        self.cluster.turn_world();
+    }
+
+    fn storage_changed(&mut self, change: &Change, now: Timestamp) {
+        self.cluster.turn_world();
+        self.bind_those_prepared();
+        self.wake(change, now);
+    }
+}
+
+fn kind_of(resource: &str) -> &'static str {
+    match resource {
+        "replicasets" => "ReplicaSet",
+        "statefulsets" => "StatefulSet",
+        _ => "ReplicationController",
+    }
+}
+
+fn sorted(labels: &[(String, String)]) -> Labels {
+    let mut labels = labels.to_vec();
+    labels.sort();
+    labels
+}

@@ -1,0 +1,16 @@
+//! The scheduler as a whole, fed with objects as the API has them.
+
+#[path = "it/cluster.rs"]
+mod cluster;
+#[path = "it/feasibility.rs"]
+mod feasibility;
+#[path = "it/preemption.rs"]
+mod preemption;
+#[path = "it/queues.rs"]
+mod queues;
+#[path = "it/same.rs"]
+mod same;
+#[path = "it/scores.rs"]
+mod scores;
+#[path = "it/storage.rs"]
+mod storage;

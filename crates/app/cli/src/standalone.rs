@@ -8,9 +8,7 @@ use clap::{Args, Subcommand};
 use coracle_config::{Config, Settings, read_scheduler};
 use coracle_linux::zygote::Zygote;
 use coracle_node::standalone::apiserver::{self, Datastore};
-use coracle_node::standalone::deciders::{
-    self, ControllerOptions, Credentials, LeaderElection, SchedulerOptions,
-};
+use coracle_node::standalone::deciders::{self, ControllerOptions, Credentials, LeaderElection, SchedulerOptions};
 use coracle_node::standalone::kubelet::{self, ServingFiles};
 use coracle_node::standalone::network::{self, ProxyOptions};
 use coracle_node::standalone::{StandaloneError, dev_pki};

@@ -22,7 +22,8 @@ mod tests {
     fn a_file_of_yaml_is_read_and_its_mistakes_are_named() {
         let path = std::env::temp_dir().join(format!("coracle-scheduler-{}.yaml", std::process::id()));
         let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
-        std::fs::write(&path, format!("{head}profiles:\n- schedulerName: mine\n  percentageOfNodesToScore: 40\n")).unwrap();
+        std::fs::write(&path, format!("{head}profiles:\n- schedulerName: mine\n  percentageOfNodesToScore: 40\n"))
+            .unwrap();
         let read = read_scheduler(&path).map(|configuration| configuration.scheduler().is_ok());
         std::fs::write(&path, format!("{head}profile: []\n")).unwrap();
         let refused = read_scheduler(&path).map(|_| ());

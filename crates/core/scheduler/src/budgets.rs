@@ -81,6 +81,9 @@ mod tests {
         };
         let (breaking, sparing) = budgets.part(&[pod("gone", "a"), pod("x", "a"), pod("y", "b"), pod("z", "a")]);
         let names = |pods: &[Arc<PodInfo>]| pods.iter().map(|pod| pod.key.name.clone()).collect::<Vec<_>>();
-        assert_eq!((names(&breaking), names(&sparing)), (vec!["z".into()], vec!["gone".into(), "x".into(), "y".into()]));
+        assert_eq!(
+            (names(&breaking), names(&sparing)),
+            (vec!["z".into()], vec!["gone".into(), "x".into(), "y".into()])
+        );
     }
 }

@@ -221,9 +221,9 @@ impl Class {
             scores.clear();
             match preference.row {
                 Some(row) => scores.extend(feasible.iter().map(|at| self.rows[row][*at as usize])),
-                None => scores.extend(
-                    feasible.iter().map(|at| preference.check.score(*at as usize, &nodes[*at as usize])),
-                ),
+                None => {
+                    scores.extend(feasible.iter().map(|at| preference.check.score(*at as usize, &nodes[*at as usize])))
+                }
             }
             preference.check.normalise(&mut scores);
             for (total, score) in totals.iter_mut().zip(&scores) {

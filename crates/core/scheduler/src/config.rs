@@ -41,10 +41,10 @@ pub struct Configuration {
     pub leader_election: LeaderElection,
     #[serde(default)]
     pub client_connection: ClientConnection,
-    #[serde(default)]
-    enable_profiling: Option<bool>,
-    #[serde(default)]
-    enable_contention_profiling: Option<bool>,
+    #[serde(default, rename = "enableProfiling")]
+    _enable_profiling: Option<bool>,
+    #[serde(default, rename = "enableContentionProfiling")]
+    _enable_contention_profiling: Option<bool>,
     #[serde(default)]
     percentage_of_nodes_to_score: Option<u32>,
     #[serde(default)]
@@ -55,8 +55,8 @@ pub struct Configuration {
     profiles: Vec<ProfileText>,
     #[serde(default)]
     extenders: Vec<Value>,
-    #[serde(default)]
-    delay_cache_until_active: Option<bool>,
+    #[serde(default, rename = "delayCacheUntilActive")]
+    _delay_cache_until_active: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -190,10 +190,7 @@ impl Configuration {
             return Err(wrong("podInitialBackoffSeconds", "must be greater than 0"));
         }
         if backoff.most < backoff.first {
-            return Err(wrong(
-                "podMaxBackoffSeconds",
-                "must be greater than or equal to PodInitialBackoffSeconds",
-            ));
+            return Err(wrong("podMaxBackoffSeconds", "must be greater than or equal to PodInitialBackoffSeconds"));
         }
         Ok(())
     }

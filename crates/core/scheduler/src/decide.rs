@@ -93,8 +93,7 @@ impl Scheduler {
         }
         let deeds: Vec<_> =
             self.profiles[profile].at(Point::PreBind).flat_map(|plugin| plugin.pre_bind(&pod, &self.cluster)).collect();
-        let waits =
-            !self.profiles[profile].at(Point::PreBind).all(|plugin| plugin.is_bound(&pod, &self.cluster));
+        let waits = !self.profiles[profile].at(Point::PreBind).all(|plugin| plugin.is_bound(&pod, &self.cluster));
         let underway = Underway { pod: pod.clone(), node: node.clone(), attempts, volumes_by: None };
         self.underway.insert(pod.key.clone(), underway);
         self.effects.push_back(match waits {

@@ -118,7 +118,8 @@ impl PodInfo {
     pub fn new(text: PodText, shapes: &mut Shapes) -> Arc<PodInfo> {
         let shape = shapes.share(shape(&text));
         let PodText { metadata, spec, status } = text;
-        let scheduler_name = if spec.scheduler_name.is_empty() { "default-scheduler".into() } else { spec.scheduler_name };
+        let scheduler_name =
+            if spec.scheduler_name.is_empty() { "default-scheduler".into() } else { spec.scheduler_name };
         let disrupted = status.conditions.iter().find(|condition| condition.kind == "DisruptionTarget");
         let deleting = metadata.deletion_timestamp.is_some();
         Arc::new(PodInfo {
@@ -134,8 +135,7 @@ impl PodInfo {
             nominated: status.nominated_node_name,
             deleting,
             preempted: deleting
-                && disrupted
-                    .is_some_and(|found| found.status == "True" && found.reason == "PreemptionByScheduler"),
+                && disrupted.is_some_and(|found| found.status == "True" && found.reason == "PreemptionByScheduler"),
             finished: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
         })
     }

@@ -213,10 +213,8 @@ mod tests {
 
     #[test]
     fn a_resize_under_way_holds_the_larger_amount() {
-        let spec: SpecText = serde_json::from_str(
-            r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"1"}}}]}"#,
-        )
-        .unwrap();
+        let spec: SpecText =
+            serde_json::from_str(r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"1"}}}]}"#).unwrap();
         let status = |condition: &str| -> StatusText {
             serde_json::from_str(&format!(
                 r#"{{"containerStatuses":[{{"name":"a","resources":{{"requests":{{"cpu":"500m"}}}},

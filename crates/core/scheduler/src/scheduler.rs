@@ -52,13 +52,30 @@ impl Reason {
 /// What is to be done.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    Bind { pod: Arc<PodInfo>, node: String },
+    Bind {
+        pod: Arc<PodInfo>,
+        node: String,
+    },
     /// Write these first, and tell by `Prepared`.
-    Prepare { pod: Arc<PodInfo>, node: String, deeds: Vec<Deed> },
+    Prepare {
+        pod: Arc<PodInfo>,
+        node: String,
+        deeds: Vec<Deed>,
+    },
     /// Say so in the pod's PodScheduled condition and in an event; where `nominate` is given, write that too.
-    Failed { pod: Arc<PodInfo>, reason: Reason, message: String, nominate: Option<String> },
+    Failed {
+        pod: Arc<PodInfo>,
+        reason: Reason,
+        message: String,
+        nominate: Option<String>,
+    },
     /// Evict the victims and take back the nominations of those who lose by it, and tell by `Preempted`.
-    Preempt { pod: Arc<PodInfo>, node: String, victims: Vec<Arc<PodInfo>>, displaced: Vec<Arc<PodInfo>> },
+    Preempt {
+        pod: Arc<PodInfo>,
+        node: String,
+        victims: Vec<Arc<PodInfo>>,
+        displaced: Vec<Arc<PodInfo>>,
+    },
 }
 
 /// A pod on its way to its node.

@@ -119,9 +119,7 @@ impl Scheduler {
                 let Ok(service) = object.decode::<api::Service>() else { return };
                 let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
                 let (namespace, name) = (&object.meta.namespace, &object.meta.name);
-                self.selects(|cluster| {
-                    cluster.workloads.set_service(namespace, name, selector.into_iter().collect())
-                });
+                self.selects(|cluster| cluster.workloads.set_service(namespace, name, selector.into_iter().collect()));
             }
             "replicationcontrollers" => {
                 let Ok(controller) = object.decode::<api::ReplicationController>() else { return };

@@ -44,9 +44,10 @@ impl Workloads {
                 exact.extend(selector.iter().cloned());
             }
         }
-        let own = shape.owner.as_ref().and_then(|(kind, name)| {
-            self.controllers.get(&(kind.clone(), shape.namespace.clone(), name.clone()))
-        });
+        let own = shape
+            .owner
+            .as_ref()
+            .and_then(|(kind, name)| self.controllers.get(&(kind.clone(), shape.namespace.clone(), name.clone())));
         let selector = LabelSelector::from_pairs(exact);
         let selector = match own {
             Some(own) => selector.and(own),

@@ -18,3 +18,21 @@ pub fn run(root: &Path, arguments: &[String]) -> Result<()> {
     ensure!(status.context("running the bench")?.success(), "the bench failed");
     Ok(())
 }
+
+/// The scheduler's decisions on a snapshot, without a cluster.
+pub fn core(root: &Path, numbers: &[u32]) -> Result<()> {
+    let mut run = Command::new("cargo");
+    run.current_dir(root).args([
+        "run",
+        "--quiet",
+        "--release",
+        "-p",
+        "coracle-scheduler",
+        "--example",
+        "core_bench",
+        "--",
+    ]);
+    let status = run.args(numbers.iter().map(u32::to_string)).status().context("running cargo")?;
+    ensure!(status.success(), "the bench failed");
+    Ok(())
+}

@@ -28,6 +28,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measures the scheduler's core alone: `cargo xtask bench-core [NODES [PODS]]`
+    BenchCore { numbers: Vec<u32> },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -36,6 +38,7 @@ fn main() -> anyhow::Result<()> {
         Command::Check => check(&root),
         Command::GenSchema => gen_schema::run(&root),
         Command::Bench { arguments } => bench::run(&root, &arguments),
+        Command::BenchCore { numbers } => bench::core(&root, &numbers),
     }
 }
 

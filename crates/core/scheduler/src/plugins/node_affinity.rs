@@ -116,8 +116,7 @@ impl Filter for Chosen {
         if !self.plugin.admits(node) {
             return Some(Status::lasting("node(s) didn't match scheduler-enforced node affinity"));
         }
-        (!matches_node(&self.shape, node))
-            .then(|| Status::lasting("node(s) didn't match Pod's node affinity/selector"))
+        (!matches_node(&self.shape, node)).then(|| Status::lasting("node(s) didn't match Pod's node affinity/selector"))
     }
 }
 

@@ -44,7 +44,6 @@ struct Needs(Arc<Shape>);
 impl Filter for Needs {
     fn filter(&self, _at: usize, node: &NodeInfo) -> Option<Status> {
         let declared = |need: &&str| node.declared_features.iter().any(|feature| feature == need);
-        (!self.0.features.iter().all(declared))
-            .then(|| Status::lasting("node(s) didn't match Pod's required features"))
+        (!self.0.features.iter().all(declared)).then(|| Status::lasting("node(s) didn't match Pod's required features"))
     }
 }

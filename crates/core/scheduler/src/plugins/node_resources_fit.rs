@@ -84,9 +84,8 @@ impl Strategy {
                 return Err("scoringStrategy.shape: at least one point must be specified".into());
             }
             let rising = shape.windows(2).all(|pair| pair[0].utilization < pair[1].utilization);
-            let within = |point: &CurvePoint| {
-                (0..=100).contains(&point.utilization) && (0..=CURVE_MAX).contains(&point.score)
-            };
+            let within =
+                |point: &CurvePoint| (0..=100).contains(&point.utilization) && (0..=CURVE_MAX).contains(&point.score);
             if !rising || !shape.iter().all(within) {
                 return Err(
                     "scoringStrategy.shape: utilization must rise within [0, 100], scores lie within [0, 10]".into()
@@ -116,8 +115,7 @@ impl Strategy {
         };
         let to = &shape[next];
         let Some(from) = next.checked_sub(1).map(|before| &shape[before]) else { return score(to) };
-        score(from)
-            + (score(to) - score(from)) * (utilization - from.utilization) / (to.utilization - from.utilization)
+        score(from) + (score(to) - score(from)) * (utilization - from.utilization) / (to.utilization - from.utilization)
     }
 
     fn combine(&self, sum: i64, weights: i64) -> i64 {
@@ -277,11 +275,7 @@ mod tests {
     fn strategies_rate_the_share_in_use() {
         let curve = json!({"type": "RequestedToCapacityRatio", "requestedToCapacityRatio": {"shape":
             [{"utilization": 0, "score": 0}, {"utilization": 50, "score": 10}, {"utilization": 100, "score": 5}]}});
-        let table = [
-            (json!({}), [100, 75, 0]),
-            (json!({"type": "MostAllocated"}), [0, 25, 100]),
-            (curve, [0, 50, 50]),
-        ];
+        let table = [(json!({}), [100, 75, 0]), (json!({"type": "MostAllocated"}), [0, 25, 100]), (curve, [0, 50, 50])];
         for (json, rates) in table {
             let strategy = strategy(json.clone()).unwrap();
             assert_eq!([0, 25, 130].map(|used| strategy.rate(used, 100)), rates, "{json}");

@@ -58,7 +58,10 @@ impl PodTopologySpread {
     pub fn make(args: Option<&Value>) -> Result<Arc<dyn Plugin>, String> {
         let args: Args = super::read(args)?;
         if args.default_constraints.iter().any(|constraint| constraint.label_selector.is_some()) {
-            return Err("defaultConstraints.labelSelector: constraint must not define a selector, as they deduced for each pod".into());
+            return Err(
+                "defaultConstraints.labelSelector: constraint must not define a selector, as they deduced for each pod"
+                    .into(),
+            );
         }
         let defaults = match args.defaulting_type {
             Defaulting::System if !args.default_constraints.is_empty() => {
@@ -111,9 +114,7 @@ impl PodTopologySpread {
                     && self.own_rules(pod).any(|rule| rule.honor_taints);
                 tolerates_more || self.own_rules(pod).any(|rule| matched(old, rule) != matched(new, rule))
             }
-            (one, other) => {
-                one.or(other).is_some_and(|other| self.own_rules(pod).any(|rule| matched(other, rule)))
-            }
+            (one, other) => one.or(other).is_some_and(|other| self.own_rules(pod).any(|rule| matched(other, rule))),
         }
     }
 }

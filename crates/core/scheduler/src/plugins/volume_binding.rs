@@ -159,11 +159,7 @@ impl Wanted {
 }
 
 /// The claim, if the pod may use it now.
-fn usable<'s>(
-    pod: &PodInfo,
-    claim: &crate::volumes::Claim,
-    storage: &'s Storage,
-) -> Result<&'s ClaimFacts, String> {
+fn usable<'s>(pod: &PodInfo, claim: &crate::volumes::Claim, storage: &'s Storage) -> Result<&'s ClaimFacts, String> {
     let (namespace, name) = (&pod.key.namespace, &claim.name);
     let facts = storage.claim(namespace, name).ok_or_else(|| match claim.ephemeral {
         true => format!("waiting for ephemeral volume controller to create the persistentvolumeclaim \"{name}\""),
@@ -304,9 +300,8 @@ impl Plugin for VolumeBinding {
     }
 
     fn is_bound(&self, pod: &PodInfo, cluster: &Snapshot) -> bool {
-        own_claims(pod).all(|(namespace, name)| {
-            cluster.storage.claim(&namespace, &name).is_some_and(|facts| facts.bound)
-        })
+        own_claims(pod)
+            .all(|(namespace, name)| cluster.storage.claim(&namespace, &name).is_some_and(|facts| facts.bound))
     }
 
     fn wakes(&self) -> &'static [Kind] {

@@ -32,17 +32,15 @@ fn zones(pod: &PodInfo, cluster: &Snapshot) -> Result<Zones, String> {
             if facts.class.is_empty() {
                 return Err("PersistentVolumeClaim had no pv name and storageClass name".into());
             }
-            let class = storage
-                .class(&facts.class)
-                .ok_or_else(|| not_found("storageclass.storage.k8s.io", &facts.class))?;
+            let class =
+                storage.class(&facts.class).ok_or_else(|| not_found("storageclass.storage.k8s.io", &facts.class))?;
             match class.waits {
                 Some(true) => continue,
                 Some(false) => return Err("PersistentVolume had no name".into()),
                 None => return Err(format!("VolumeBindingMode not set for StorageClass \"{}\"", facts.class)),
             }
         }
-        let volume =
-            storage.volume(&facts.volume).ok_or_else(|| not_found("persistentvolume", &facts.volume))?;
+        let volume = storage.volume(&facts.volume).ok_or_else(|| not_found("persistentvolume", &facts.volume))?;
         for (key, present) in LABELS {
             let Some(value) = label(&volume.labels, key) else { continue };
             zones.push((key, present, value.split("__").map(str::to_owned).collect()));

@@ -123,8 +123,11 @@ fn a_pod_that_names_nodes_is_judged_on_them_alone() {
     let named = |operator: &str, values: Value| {
         let field = json!({"key": "metadata.name", "operator": operator, "values": values});
         let terms = json!({"nodeSelectorTerms": [{"matchFields": [field]}]});
-        pod("p", json!({"spec": {"affinity": {"nodeAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": terms}}}}))
+        pod(
+            "p",
+            json!({"spec": {"affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": terms}}}}),
+        )
     };
     let nodes = || Cluster::of_nodes([node("a", json!({})), node("b", json!({"spec": {"unschedulable": true}}))]);
     assert_eq!(nodes().schedule(named("In", json!(["a"]))), Ok("a".into()));

@@ -60,18 +60,12 @@ fn others_do_not_take_the_room_that_was_made() {
 fn what_does_not_help_is_not_done() {
     let wait = json!({"spec": {"preemptionPolicy": "Never"}});
     let table = [
-        (
-            ranked("p", 1500, 10, wait),
-            "preemption: not eligible due to preemptionPolicy=Never.",
-        ),
+        (ranked("p", 1500, 10, wait), "preemption: not eligible due to preemptionPolicy=Never."),
         (
             ranked("p", 1500, 0, json!({})),
             "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.",
         ),
-        (
-            ranked("p", 1800, 10, json!({})),
-            "preemption: 0/1 nodes are available: 1 Insufficient cpu.",
-        ),
+        (ranked("p", 1800, 10, json!({})), "preemption: 0/1 nodes are available: 1 Insufficient cpu."),
     ];
     for (wanted, tail) in table {
         let mut cluster = Cluster::of_nodes([node("a", json!({}))]);
@@ -88,10 +82,8 @@ fn budgets_and_later_starts_decide_between_equals() {
     let budget = json!({"metadata": {"name": "b", "namespace": "n"},
         "spec": {"selector": {"matchLabels": {"guarded": "yes"}}}, "status": {"disruptionsAllowed": 0}});
     let guarded = json!({"metadata": {"labels": {"guarded": "yes"}}});
-    let cases = [
-        (Some(budget), guarded, json!({})),
-        (None, started("2026-01-01T00:00:00Z"), started("2026-01-02T00:00:00Z")),
-    ];
+    let cases =
+        [(Some(budget), guarded, json!({})), (None, started("2026-01-01T00:00:00Z"), started("2026-01-02T00:00:00Z"))];
     for (budget, first, second) in cases {
         let mut cluster = Cluster::of_nodes([node("a", json!({})), node("b", json!({}))]);
         budget.into_iter().for_each(|budget| cluster.set("poddisruptionbudgets", budget));

@@ -22,7 +22,8 @@ impl Dice {
 }
 
 fn any_node(dice: &mut Dice, at: u64) -> Value {
-    let mut extra = json!({"metadata": {"labels": {"zone": format!("z{}", dice.roll(3)), "disk": format!("d{}", dice.roll(2))}}});
+    let mut extra =
+        json!({"metadata": {"labels": {"zone": format!("z{}", dice.roll(3)), "disk": format!("d{}", dice.roll(2))}}});
     extra["status"]["allocatable"] = json!({"cpu": (1 + dice.roll(3)).to_string(), "pods": "6"});
     if dice.roll(6) == 0 {
         let effect = ["NoSchedule", "PreferNoSchedule"][dice.roll(2) as usize];

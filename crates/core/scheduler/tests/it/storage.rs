@@ -56,7 +56,10 @@ fn a_claim_that_cannot_be_used_is_named() {
             "pod has unbound immediate PersistentVolumeClaims",
         ),
         (
-            vec![("persistentvolumeclaims", claim("c", json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})))],
+            vec![(
+                "persistentvolumeclaims",
+                claim("c", json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})),
+            )],
             "persistentvolumeclaim \"c\" is being deleted",
         ),
     ];
@@ -68,7 +71,8 @@ fn a_claim_that_cannot_be_used_is_named() {
 
 #[test]
 fn a_bound_volume_pulls_its_pod() {
-    let mut cluster = cluster(vec![("persistentvolumes", volume("v", "b")), ("persistentvolumeclaims", bound("c", "v"))]);
+    let mut cluster =
+        cluster(vec![("persistentvolumes", volume("v", "b")), ("persistentvolumeclaims", bound("c", "v"))]);
     assert_eq!(cluster.schedule(user("p", "c")), Ok("b".into()));
     cluster.set("persistentvolumes", volume("v", "nowhere"));
     let message = cluster.schedule(user("q", "c")).unwrap_err();
@@ -85,12 +89,8 @@ fn a_fitting_volume_is_promised_written_and_awaited() {
     ]);
     cluster.set("pods", user("p", "c"));
     let Some(Effect::Prepare { node, deeds, .. }) = cluster.next() else { panic!("the claim has to be bound first") };
-    let promise = Deed::PromiseVolume {
-        volume: "v".into(),
-        namespace: "n".into(),
-        claim: "c".into(),
-        claim_uid: "c".into(),
-    };
+    let promise =
+        Deed::PromiseVolume { volume: "v".into(), namespace: "n".into(), claim: "c".into(), claim_uid: "c".into() };
     assert_eq!((node.as_str(), deeds), ("b", vec![promise]));
     let message = cluster.schedule(user("q", "d")).unwrap_err();
     assert!(message.contains("2 node(s) didn't find available persistent volumes to bind"), "{message}");
@@ -103,10 +103,8 @@ fn a_fitting_volume_is_promised_written_and_awaited() {
 
 #[test]
 fn a_provisioner_is_told_the_node() {
-    let mut cluster = cluster(vec![
-        ("storageclasses", class("example.com/disk")),
-        ("persistentvolumeclaims", claim("c", json!({}))),
-    ]);
+    let mut cluster =
+        cluster(vec![("storageclasses", class("example.com/disk")), ("persistentvolumeclaims", claim("c", json!({})))]);
     cluster.set("pods", user("p", "c"));
     let Some(Effect::Prepare { node, deeds, .. }) = cluster.next() else { panic!("the claim has to be bound first") };
     assert_eq!(deeds, [Deed::SelectNode { namespace: "n".into(), claim: "c".into(), node }]);
@@ -120,22 +118,26 @@ fn a_provisioner_is_told_the_node() {
 #[test]
 fn capacity_topology_and_limits_keep_pods_away() {
     let driver = json!({"metadata": {"name": "example.com/disk"}, "spec": {"storageCapacity": true}});
-    let claimed = || vec![
-        ("storageclasses", class("example.com/disk")),
-        ("persistentvolumeclaims", claim("c", json!({}))),
-    ];
+    let claimed =
+        || vec![("storageclasses", class("example.com/disk")), ("persistentvolumeclaims", claim("c", json!({})))];
     let mut full = cluster(claimed());
     full.set("csidrivers", driver);
     let message = full.schedule(user("p", "c")).unwrap_err();
     assert!(message.contains("2 node(s) did not have enough free storage"), "{message}");
-    full.set("csistoragecapacities", json!({"metadata": {"name": "x", "namespace": "k"}, "storageClassName": "late",
-        "capacity": "5Gi", "nodeTopology": {"matchLabels": {"zone": "b"}}}));
+    full.set(
+        "csistoragecapacities",
+        json!({"metadata": {"name": "x", "namespace": "k"}, "storageClassName": "late",
+        "capacity": "5Gi", "nodeTopology": {"matchLabels": {"zone": "b"}}}),
+    );
     assert_eq!(full.run(), ["p prepared for b"]);
 
     let mut limited = cluster(claimed());
     for name in ["a", "b"] {
-        limited.set("csinodes", json!({"metadata": {"name": name}, "spec": {"drivers": [
-            {"name": "example.com/disk", "nodeID": name, "allocatable": {"count": 0}}]}}));
+        limited.set(
+            "csinodes",
+            json!({"metadata": {"name": name}, "spec": {"drivers": [
+            {"name": "example.com/disk", "nodeID": name, "allocatable": {"count": 0}}]}}),
+        );
     }
     let message = limited.schedule(user("p", "c")).unwrap_err();
     assert!(message.contains("2 node(s) exceed max volume count"), "{message}");

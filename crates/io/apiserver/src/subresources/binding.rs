@@ -60,6 +60,7 @@ fn bound(old: &Value, binding: &Value, now: &str) -> Result<Value, Status> {
     let mut pod = old.clone();
     pod.remove(&["metadata", "resourceVersion"]);
     pod.set(&["spec", "nodeName"], node);
+    pod.remove(&["status", "nominatedNodeName"]);
     for part in ["labels", "annotations"] {
         for (key, value) in binding.entries_at(&["metadata", part]) {
             pod.set(&["metadata", part, key], value.clone());

@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use coracle_client::{Client, ClientError, DeleteOptions, ObjectPath, Patch, Preconditions, WriteOptions};
+use coracle_client::verbs::Preconditions;
+use coracle_client::{Client, ClientError, DeleteOptions, ObjectPath, Patch, WriteOptions};
 use coracle_meta::{Object, Resource};
 use coracle_reconcile::{EventKind, View};
 use coracle_rt::Clock;
 use coracle_scheduler::{Deed, Effect, Event, PodInfo, Reason};
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::events::{Events, Note, reference};
@@ -26,18 +26,6 @@ pub struct Deeds {
     pub client: Client,
     pub clock: Clock,
     pub events: Events,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Known {
-    status: Conditions,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Conditions {
-    conditions: Option<Vec<Value>>,
 }
 
 impl Deeds {
@@ -84,7 +72,10 @@ impl Deeds {
                 tracing::debug!(object = ?pod.key, node, %error, "binding refused");
                 let message = format!("running Bind plugin \"DefaultBinder\": {error}");
                 // A pod that is gone or bound by somebody else has nobody to tell.
-                if self.view.get(&PODS, &pod.key.namespace, &pod.key.name).is_some_and(|found| found.meta.uid == pod.uid)
+                if self
+                    .view
+                    .get(&PODS, &pod.key.namespace, &pod.key.name)
+                    .is_some_and(|found| found.meta.uid == pod.uid)
                 {
                     self.tell_failed(pod, Reason::SchedulerError, &message, None).await;
                 }
@@ -220,7 +211,8 @@ fn path(pod: &PodInfo) -> ObjectPath {
 }
 
 fn conditions(object: &Object) -> Vec<Value> {
-    serde_json::from_slice::<Known>(&object.bytes).ok().and_then(|known| known.status.conditions).unwrap_or_default()
+    let mut known: Value = serde_json::from_slice(&object.bytes).unwrap_or_default();
+    serde_json::from_value(known["status"]["conditions"].take()).unwrap_or_default()
 }
 
 /// Whether the object was gone already; any other failure stays one.

@@ -292,7 +292,7 @@ fn enabled(
     let mut points = BTreeSet::new();
     let mut weight = at_all.and_then(|plugin| plugin.weight).unwrap_or(entry.weight);
     for (point, field, set) in text.points() {
-        for unknown in set.enabled.iter().filter(|plugin| by_name(&plugin.name).is_none()) {
+        if let Some(unknown) = set.enabled.iter().find(|plugin| by_name(&plugin.name).is_none()) {
             let why = format!("no plugin is named {:?}", unknown.name);
             return Err(wrong(format!("{path}.plugins.{field}"), why));
         }

@@ -67,17 +67,17 @@ impl Cluster {
     }
 
     pub fn time(&self) -> Timestamp {
-        Timestamp::from_second(self.now).unwrap()
+        Timestamp::from_second(self.now).expect("a time")
     }
 
     pub fn set(&mut self, resource: &'static str, object: Value) {
-        let object = Arc::new(Object::new(object.to_string().into(), 1).unwrap());
+        let object = Arc::new(Object::new(object.to_string().into(), 1).expect("an object"));
         let now = self.time();
         self.scheduler.observe(Event::Set { resource, object }, now);
     }
 
     pub fn gone(&mut self, resource: &'static str, object: Value) {
-        let object = Arc::new(Object::new(object.to_string().into(), 1).unwrap());
+        let object = Arc::new(Object::new(object.to_string().into(), 1).expect("an object"));
         let now = self.time();
         self.scheduler.observe(Event::Gone { resource, object }, now);
     }

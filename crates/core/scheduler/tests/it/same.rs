@@ -104,6 +104,6 @@ fn following_changes_equals_seeing_the_cluster_anew() {
 }
 
 fn survey(cluster: &mut Cluster, wanted: &Value) -> BTreeMap<String, Result<i64, Vec<String>>> {
-    let pod = PodInfo::read(wanted.to_string().as_bytes(), &mut Shapes::default()).unwrap();
+    let pod = PodInfo::read(wanted.to_string().as_bytes(), &mut Shapes::default()).expect("a pod");
     cluster.scheduler.survey(&pod)
 }

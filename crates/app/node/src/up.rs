@@ -186,7 +186,7 @@ impl Cluster {
         let down = Arc::new(Notify::new());
         let steward = Butler {
             images,
-            worker,
+            worker: worker.clone(),
             server: control_plane.server.clone(),
             down: down.clone(),
             node: identity.node_name.clone(),
@@ -194,6 +194,7 @@ impl Cluster {
         };
         control::listen(&scope.child("control"), &paths.socket(), Arc::new(steward))?;
         wait_for_node(control_plane.view().as_ref(), &identity.node_name).await;
+        worker.services_tried().await;
         step(&format!("node {} is Ready", identity.node_name));
         Ok(Cluster { identity, paths, control_plane, down })
     }

@@ -87,6 +87,11 @@ impl Worker {
         Ok(Worker { kubelet, proxy, runtime, network })
     }
 
+    /// Resolves once Services were carried to the kernel for the first time, or could not be.
+    pub async fn services_tried(&self) {
+        self.proxy.tried().await;
+    }
+
     pub fn components(&self) -> Vec<Component> {
         let proxy = self.proxy.status();
         let kubelet = self.kubelet.status();
@@ -95,7 +100,10 @@ impl Worker {
             Component {
                 name: "proxy".into(),
                 healthy: proxy.synced,
-                detail: format!("{} service ports, {} endpoints", proxy.service_ports, proxy.endpoints),
+                detail: match proxy.error {
+                    Some(error) => error,
+                    None => format!("{} service ports, {} endpoints", proxy.service_ports, proxy.endpoints),
+                },
             },
             Component {
                 name: "runtime".into(),

@@ -72,7 +72,7 @@ struct Shared {
     changed: Mutex<BTreeMap<ObjectKey, Option<Arc<Object>>>>,
     wake: Notify,
     status: Mutex<Status>,
-    synced: Notify,
+    tried: Notify,
 }
 
 impl Proxy {
@@ -93,12 +93,13 @@ impl Proxy {
         self.shared.status.lock().clone()
     }
 
-    /// Resolves once the kernel has had a first whole table.
-    pub async fn synced(&self) {
+    /// Resolves once the first whole table was carried to the kernel, or refused by it, and tells which.
+    pub async fn tried(&self) -> Status {
         loop {
-            let told = self.shared.synced.notified();
-            if self.shared.status.lock().batches > 0 {
-                return;
+            let told = self.shared.tried.notified();
+            let status = self.status();
+            if status.synced || status.error.is_some() {
+                return status;
             }
             told.await;
         }
@@ -158,6 +159,7 @@ impl Work {
                     Some(longer.min(RETRY_PAUSE_MAX))
                 }
             };
+            self.shared.tried.notify_waiters();
         }
     }
 
@@ -172,8 +174,6 @@ impl Work {
         status.error = None;
         status.service_ports = self.tracker.services.len();
         status.endpoints = self.tracker.endpoints.values().map(Vec::len).sum();
-        drop(status);
-        self.shared.synced.notify_waiters();
         Ok(())
     }
 

@@ -245,7 +245,7 @@ fn services_reach_every_pod_from_everywhere() {
     let entered = runtime.enter();
     let proxy = Proxy::start(&scope, view.clone(), options("one", "10.96.0.0/16"));
     drop(entered);
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), proxy.synced()).await }).unwrap();
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), proxy.tried()).await }).unwrap();
 
     let both = BTreeSet::from(["10.42.0.2".to_owned(), "10.42.0.3".to_owned()]);
     assert_eq!(answers(|| c.call("10.96.0.20:80")), both, "another pod");
@@ -305,7 +305,7 @@ fn a_client_stays_with_its_pod() {
     let entered = runtime.enter();
     let proxy = Proxy::start(&scope, view.clone(), options("one", "10.96.0.0/16"));
     drop(entered);
-    runtime.block_on(proxy.synced());
+    runtime.block_on(proxy.tried());
     let kept = answers(|| c.call("10.96.0.20:80"));
     assert_eq!(kept.len(), 1);
     next_batch(&proxy, || view.service("other", "10.96.0.21", json!({})));
@@ -334,7 +334,7 @@ fn two_clusters_share_a_machine() {
         .collect();
     drop(entered);
     for proxy in &proxies {
-        runtime.block_on(proxy.synced());
+        runtime.block_on(proxy.tried());
     }
     assert_eq!(c.call("10.96.0.20:80").unwrap(), "10.42.0.2");
     assert_eq!(c.call("10.97.0.20:80").unwrap(), "10.42.0.3");

@@ -35,8 +35,10 @@ pub async fn proxy(options: ProxyOptions, tell: impl Fn(&str)) -> Result<(), Sta
     let remote = Remote::open(&scope, &options.kubeconfig)?;
     let proxy = Proxy::start(&scope.child("proxy"), remote.view.clone(), settings);
     let told = async {
-        proxy.synced().await;
-        tell("✓ proxy");
+        match proxy.tried().await.error {
+            None => tell("✓ proxy"),
+            Some(error) => tell(&format!("✗ proxy: {error}; it is tried again")),
+        }
         std::future::pending().await
     };
     tokio::select! { () = told => Ok(()), ended = until_signal(&scope) => ended }

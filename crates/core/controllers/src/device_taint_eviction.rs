@@ -4,16 +4,22 @@
 use std::time::Duration;
 
 use coracle_meta::{Object, Resource};
-use coracle_reconcile::{Controller, EventKind, Key, Outcome, Plan, View, Watch};
+use coracle_reconcile::{Controller, Key, Outcome, Plan, View, Watch};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::pods::{PODS, phase};
-use crate::shape::{Item, rfc3339, set_condition, status_of, time};
+use crate::pods::{Disruption, PODS, phase};
+use crate::shape::{Item, time};
 use crate::tolerations::tolerates;
 
 const CLAIMS: Resource = Resource::new("resource.k8s.io", "resourceclaims");
 const SLICES: Resource = Resource::new("resource.k8s.io", "resourceslices");
+
+const EVICTION: Disruption = Disruption {
+    reason: "DeletionByDeviceTaintManager",
+    message: "Device Taint manager: deleting due to NoExecute taint",
+    event: "DeviceTaintManagerEviction",
+};
 
 pub struct DeviceTaintEviction;
 
@@ -52,7 +58,7 @@ impl Controller for DeviceTaintEviction {
         let ends = claims.filter_map(|claim| end(view, &claim, now));
         match ends.min() {
             None => Plan::default(),
-            Some(end) if end <= now => evict(&pod, now),
+            Some(end) if end <= now => EVICTION.of(&pod, "Marking for deletion", now),
             Some(end) => Plan::wake(Duration::try_from(end.duration_since(now)).unwrap_or_default()),
         }
     }
@@ -114,22 +120,11 @@ fn patience(tolerations: &[Value], taint: &Value, now: Timestamp) -> Option<Time
     seconds.min().map(|seconds| since + SignedDuration::from_secs(seconds.max(0)))
 }
 
-fn evict(pod: &Item, now: Timestamp) -> Plan {
-    let mut status = status_of(pod);
-    let condition = json!({"type": "DisruptionTarget", "status": "True", "lastTransitionTime": rfc3339(now),
-        "reason": "DeletionByDeviceTaintManager", "message": "Device Taint manager: deleting due to NoExecute taint"});
-    set_condition(&mut status, condition);
-    let mut writes: Vec<_> = pod.status_write(&PODS, &status).into_iter().collect();
-    let mut note = pod.note(EventKind::Normal, "DeviceTaintManagerEviction", "Marking for deletion");
-    note.of_write = Some(writes.len());
-    writes.push(pod.delete(&PODS));
-    Plan { writes, events: vec![note], ..Plan::default() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use coracle_testkit::FakeView;
+    use serde_json::json;
 
     #[test]
     fn a_tainted_device_drives_its_pod_away_when_patience_ends() {

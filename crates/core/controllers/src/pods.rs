@@ -4,10 +4,11 @@ use std::cmp::{Ordering, Reverse};
 use std::time::Duration;
 
 use coracle_meta::Resource;
+use coracle_reconcile::{EventKind, Plan};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::shape::{Item, time};
+use crate::shape::{Item, rfc3339, set_condition, status_of, time};
 
 pub const PODS: Resource = Resource::new("", "pods");
 
@@ -31,6 +32,29 @@ pub fn pod_condition<'a>(pod: &'a Item, kind: &str) -> Option<&'a Value> {
 
 pub fn is_ready(pod: &Item) -> bool {
     pod_condition(pod, "Ready").is_some_and(|condition| condition["status"] == "True")
+}
+
+/// How a controller drives pods away: the reason and message of the pod's DisruptionTarget condition, and the event's
+/// reason.
+pub struct Disruption {
+    pub reason: &'static str,
+    pub message: &'static str,
+    pub event: &'static str,
+}
+
+impl Disruption {
+    /// Tells the pod why, deletes it, and says so in an event whose text is `note`.
+    pub fn of(&self, pod: &Item, note: impl Into<String>, now: Timestamp) -> Plan {
+        let mut status = status_of(pod);
+        let condition = json!({"type": "DisruptionTarget", "status": "True", "lastTransitionTime": rfc3339(now),
+            "reason": self.reason, "message": self.message});
+        set_condition(&mut status, condition);
+        let mut writes: Vec<_> = pod.status_write(&PODS, &status).into_iter().collect();
+        let mut note = pod.note(EventKind::Normal, self.event, note);
+        note.of_write = Some(writes.len());
+        writes.push(pod.delete(&PODS));
+        Plan { writes, events: vec![note], ..Plan::default() }
+    }
 }
 
 pub fn ready_since(pod: &Item) -> Option<Timestamp> {

@@ -3,15 +3,21 @@
 use std::time::Duration;
 
 use coracle_meta::Resource;
-use coracle_reconcile::{Controller, EventKind, Index, Key, Outcome, Plan, View, Watch};
+use coracle_reconcile::{Controller, Index, Key, Outcome, Plan, View, Watch};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::pods::PODS;
-use crate::shape::{Item, rfc3339, set_condition, status_of, time};
+use crate::pods::{Disruption, PODS};
+use crate::shape::{Item, time};
 use crate::tolerations::eviction_seconds;
 
 pub const NODES: Resource = Resource::new("", "nodes");
+
+const EVICTION: Disruption = Disruption {
+    reason: "DeletionByTaintManager",
+    message: "Taint manager: deleting due to NoExecute taint",
+    event: "TaintManagerEviction",
+};
 
 pub struct TaintEviction;
 
@@ -51,27 +57,16 @@ impl Controller for TaintEviction {
         if seconds > 0 && left > 0.0 {
             return Plan::wake(Duration::from_secs_f64(left));
         }
-        evict(&pod, now)
+        let message = format!("Marking for deletion Pod {}/{}", pod.namespace(), pod.name());
+        EVICTION.of(&pod, message, now)
     }
-}
-
-fn evict(pod: &Item, now: Timestamp) -> Plan {
-    let mut status = status_of(pod);
-    let condition = json!({"type": "DisruptionTarget", "status": "True", "lastTransitionTime": rfc3339(now),
-        "reason": "DeletionByTaintManager", "message": "Taint manager: deleting due to NoExecute taint"});
-    set_condition(&mut status, condition);
-    let mut writes: Vec<_> = pod.status_write(&PODS, &status).into_iter().collect();
-    let message = format!("Marking for deletion Pod {}/{}", pod.namespace(), pod.name());
-    let mut note = pod.note(EventKind::Normal, "TaintManagerEviction", message);
-    note.of_write = Some(writes.len());
-    writes.push(pod.delete(&PODS));
-    Plan { writes, events: vec![note], ..Plan::default() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use coracle_testkit::FakeView;
+    use serde_json::json;
 
     #[test]
     fn patience_is_counted_from_the_taint() {

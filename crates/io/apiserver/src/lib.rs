@@ -33,7 +33,6 @@ pub mod serve;
 pub mod server;
 mod services;
 mod tunnel;
-mod unverified;
 
 pub use caller::{Caller, Identity, LocalTransport};
 pub use groups::{Groups, GroupsError};

@@ -20,10 +20,10 @@ use tokio::net::TcpStream;
 use crate::answer::Response;
 use crate::call::Call;
 use crate::links::Links;
+use crate::log_socket;
 use crate::serve::Upgrade;
 use crate::server::Server;
 use crate::store::{Target, failed, tree};
-use crate::{log_socket, unverified};
 
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Hop by hop (RFC 9110, 7.6.1), and what proved the caller to us and is no business of the other end.
@@ -182,7 +182,7 @@ pub async fn proxy(server: &Arc<Server>, call: &Call, target: &Target) -> Result
             )));
         }
     };
-    let tls = server.kubelet_tls.as_deref().filter(|_| scheme == "https").map(unverified::config);
+    let tls = (scheme == "https").then(coracle_client::unverified::config);
     let mut place = match target.served.kind.plural {
         "nodes" => kubelet(server, name, path)?,
         "pods" => {

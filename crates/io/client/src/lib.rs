@@ -15,6 +15,7 @@ pub mod path;
 pub mod remote;
 pub mod tls;
 pub mod typed;
+pub mod unverified;
 pub mod verbs;
 pub mod watch;
 

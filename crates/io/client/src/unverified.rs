@@ -1,18 +1,18 @@
-//! TLS to pods and Services through their `proxy` subresource: encrypted, and nobody's certificate is checked, because
-//! no authority vouches for what a pod presents. kube-apiserver does the same.
+//! TLS to peers for whom no authority vouches: encrypted, and any certificate will do, though the peer must hold its key.
+//! Kubernetes does so for `insecure-skip-tls-verify`, for probes and hooks, and for the `proxy` subresources.
 
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-/// The configuration, made once.
-pub fn config(like: &ClientConfig) -> Arc<ClientConfig> {
+/// Settings that show no certificate either; made once.
+pub fn config() -> Arc<ClientConfig> {
     static MADE: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     MADE.get_or_init(|| {
-        let provider = like.crypto_provider().clone();
+        let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone());
         let builder = builder.with_safe_default_protocol_versions().expect("the provider serves the default versions");
         let verifier = Arc::new(Anybody(provider));
@@ -22,16 +22,16 @@ pub fn config(like: &ClientConfig) -> Arc<ClientConfig> {
 }
 
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+pub(crate) struct Anybody(pub Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Anybody {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         Ok(ServerCertVerified::assertion())
     }
@@ -40,18 +40,18 @@ impl ServerCertVerifier for Anybody {
         &self,
         message: &[u8],
         certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
         &self,
         message: &[u8],
         certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -1,6 +1,6 @@
 //! One scheduling cycle: filter nodes, score those left, choose.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::class::{Class, Verdict};
 use crate::node::NodeInfo;
@@ -49,6 +49,7 @@ pub fn enough(nodes: usize, percent: u32) -> usize {
 
 /// Looks for nodes that can take the pod: first at the one it is nominated to, then in turn until enough are found.
 pub fn find(pod: &PodInfo, class: &mut Class, cluster: &Snapshot, order: &[u32], search: Search) -> Found {
+    class.begin();
     if let Some(found) = at_nominated(pod, class, cluster) {
         return found;
     }
@@ -58,10 +59,15 @@ pub fn find(pod: &PodInfo, class: &mut Class, cluster: &Snapshot, order: &[u32],
         .map(|(names, _)| names.iter().filter_map(|name| Some(cluster.place(name)? as u32)).collect());
     let order = named.as_deref().unwrap_or(order);
     let wanted = enough(order.len(), search.percent);
+    let promised = promised(pod, cluster);
     let mut found = Found::default();
-    for index in 0..order.len() {
-        let at = order[(search.start + index) % order.len()];
-        match judge(pod, class, cluster, at as usize) {
+    let (before, from) = order.split_at(search.start % order.len().max(1));
+    for at in from.iter().chain(before).copied() {
+        let verdict = match promised.is_empty() || !promised.contains(&at) {
+            true => class.verdict(at as usize, cluster),
+            false => judge(pod, class, cluster, at as usize),
+        };
+        match verdict {
             None => found.feasible.push(at),
             Some(verdict) => found.rejected.push((at, verdict)),
         }
@@ -70,6 +76,12 @@ pub fn find(pod: &PodInfo, class: &mut Class, cluster: &Snapshot, order: &[u32],
         }
     }
     found
+}
+
+/// The places of nodes on which the pod has to leave room for others.
+fn promised(pod: &PodInfo, cluster: &Snapshot) -> HashSet<u32> {
+    let nodes = cluster.nominations.nodes().filter(|node| cluster.nominations.before(pod, node).next().is_some());
+    nodes.filter_map(|node| Some(cluster.place(node)? as u32)).collect()
 }
 
 /// The node where room was made is likely the only one; where it fits, nothing else is looked at.
@@ -90,7 +102,7 @@ fn judge(pod: &PodInfo, class: &mut Class, cluster: &Snapshot, at: usize) -> Opt
     {
         return Some(class.number(plugin, status));
     }
-    class.verdict(at, node)
+    class.verdict(at, cluster)
 }
 
 /// Judges a node, given as it is or as it might be, with the pods nominated to it; `None` where they do not stand in

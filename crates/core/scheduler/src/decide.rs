@@ -22,6 +22,7 @@ impl Scheduler {
             let refused = Refused { message: "no nodes available to schedule pods".into(), by: Rejectors::new() };
             return self.fail((pod, profile, attempts), refused, Some(Nomination::Clear), now);
         }
+        self.cluster.track(&pod.shape);
         let plugins = std::mem::take(&mut self.profiles[profile].plugins);
         let mut class = self.profiles[profile].classes.take(&pod, &plugins, &self.cluster);
         self.profiles[profile].plugins = plugins;

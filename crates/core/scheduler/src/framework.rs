@@ -129,6 +129,8 @@ pub enum PreFilter {
     /// Nothing of the plugin applies.
     Skip,
     Check(Box<dyn Filter>),
+    /// As `Check`, by a rule that looks at more than the node.
+    Wide(Box<dyn Wide>),
     /// Only nodes of these names come into question.
     Among(BTreeSet<String>, Box<dyn Filter>),
     /// No node will do.
@@ -228,23 +230,55 @@ pub trait Plugin: Send + Sync {
     }
 }
 
-/// A plugin's rule for pods of one shape.
+/// A plugin's rule for pods of one shape. The verdict depends on the node alone and stays good until the node changes.
 pub trait Filter: Send {
-    /// Whether the verdict depends on the node alone, so that it stays good until the node changes.
-    fn is_local(&self) -> bool {
-        true
+    /// Why the node cannot take the pod.
+    fn filter(&self, at: usize, node: &NodeInfo) -> Option<Status>;
+}
+
+/// One of the few answers of a `Wide` rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub reason: &'static str,
+    pub resolvable: bool,
+}
+
+impl Answer {
+    pub const fn new(reason: &'static str) -> Answer {
+        Answer { reason, resolvable: true }
     }
 
-    /// Takes in how the node at a place is now. Only checks that are not local are told.
-    fn observe(&mut self, _at: usize, _node: &NodeInfo, _cluster: &Snapshot) {}
+    pub const fn lasting(reason: &'static str) -> Answer {
+        Answer { reason, resolvable: false }
+    }
+
+    pub fn status(self) -> Status {
+        Status { reasons: vec![self.reason.into()], resolvable: self.resolvable }
+    }
+}
+
+/// A plugin's rule for pods of one shape whose verdict on a node depends on other nodes too. It is asked about every
+/// node in every round, so it keeps sums that make the answer cheap.
+pub trait Wide: Send {
+    fn answers(&self) -> &'static [Answer];
+
+    /// Takes in the cluster, before anything is asked.
+    fn observe_all(&mut self, cluster: &Snapshot) {
+        for (at, node) in cluster.nodes().iter().enumerate() {
+            self.observe(at, node, cluster);
+        }
+    }
+
+    /// Takes in how the node at a place is now.
+    fn observe(&mut self, at: usize, node: &NodeInfo, cluster: &Snapshot);
 
     /// Whether it has nothing to say about any node now.
     fn is_idle(&self) -> bool {
         false
     }
 
-    /// Why the node cannot take the pod.
-    fn filter(&self, at: usize, node: &NodeInfo) -> Option<Status>;
+    /// Why the node cannot take the pod: the place of the reason among the answers.
+    fn filter(&self, at: usize, node: &NodeInfo) -> Option<usize>;
 }
 
 /// A plugin's preference for pods of one shape.
@@ -253,6 +287,14 @@ pub trait Score: Send {
         true
     }
 
+    /// Takes in the cluster, before anything is asked. Only scores that are not local are told.
+    fn observe_all(&mut self, cluster: &Snapshot) {
+        for (at, node) in cluster.nodes().iter().enumerate() {
+            self.observe(at, node, cluster);
+        }
+    }
+
+    /// Takes in how the node at a place is now.
     fn observe(&mut self, _at: usize, _node: &NodeInfo, _cluster: &Snapshot) {}
 
     fn is_idle(&self) -> bool {
@@ -270,7 +312,7 @@ pub trait Score: Send {
         true
     }
 
-    /// Brings the scores of all feasible nodes to 0..=100.
+    /// Brings the scores of all feasible nodes to 0..=100. Where all are 0, all become the same, however many they are.
     fn normalise(&self, _scores: &mut [i64]) {}
 }
 

@@ -22,6 +22,7 @@ pub mod queue;
 pub mod snapshot;
 
 mod budgets;
+mod images;
 mod nominations;
 mod storage;
 mod workloads;

@@ -25,6 +25,8 @@ pub struct NodeFacts {
 
 #[derive(Clone, Debug, Default)]
 pub struct NodeInfo {
+    /// Its own as long as the node is there.
+    pub serial: u64,
     pub facts: Arc<NodeFacts>,
     pub requested: Resources,
     /// CPU and memory that the pods are taken to use, for scores.

@@ -40,6 +40,11 @@ impl Nominations {
         self.by_node.is_empty()
     }
 
+    /// The nodes that pods are nominated to.
+    pub fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.by_node.keys().map(String::as_str)
+    }
+
     pub fn node_of(&self, key: &PodKey) -> Option<&str> {
         self.node_of.get(key).map(String::as_str)
     }

@@ -209,6 +209,12 @@ impl PodTerms {
         }
     }
 
+    /// The keys of all terms, some maybe more than once.
+    pub fn topology_keys(&self) -> impl Iterator<Item = &str> {
+        let preferred = self.preferred_affinity.iter().chain(&self.preferred_anti_affinity).map(|(_, term)| term);
+        self.affinity.iter().chain(&self.anti_affinity).chain(preferred).map(|term| term.topology_key.as_str())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.affinity.is_empty()
             && self.anti_affinity.is_empty()

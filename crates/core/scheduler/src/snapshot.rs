@@ -1,15 +1,17 @@
 //! The cluster as scheduling sees it, kept up to date change by change. Nodes lie in one row and are known by their
 //! place in it; a log tells which places changed, so that what was worked out about the others stays good.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::budgets::Budgets;
+use crate::images::Images;
 use crate::node::{NodeFacts, NodeInfo};
 use crate::nominations::Nominations;
-use crate::pod::{PodInfo, PodKey};
+use crate::pod::{PodInfo, PodKey, Shape};
 use crate::select::Labels;
 use crate::storage::Storage;
+use crate::topology::{Domains, Topologies};
 use crate::workloads::Workloads;
 
 /// Changes remembered; who is further behind looks at every node again.
@@ -50,6 +52,11 @@ pub struct Snapshot {
     pub nominations: Nominations,
     /// Placed pods per claim, by namespace and name.
     claims_in_use: HashMap<(String, String), usize>,
+    pub images: Images,
+    topologies: Topologies,
+    /// Places of nodes that have pods with terms about others.
+    affine: BTreeSet<u32>,
+    serials: u64,
 }
 
 impl Snapshot {
@@ -63,6 +70,27 @@ impl Snapshot {
 
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
         self.place(name).map(|at| &self.nodes[at])
+    }
+
+    /// The domains of all places by a label.
+    pub fn domains(&self, key: &str) -> Domains {
+        self.topologies.domains(key, &self.nodes)
+    }
+
+    /// Grows whenever a node's domain may have changed.
+    pub fn domains_version(&self) -> u64 {
+        self.topologies.version
+    }
+
+    /// Keeps at hand what pods of this shape are judged by.
+    pub fn track(&mut self, shape: &Shape) {
+        let keys = shape.terms.topology_keys().chain(shape.spread.iter().map(|spread| spread.topology_key.as_str()));
+        keys.for_each(|key| self.topologies.track(key, &self.nodes));
+    }
+
+    /// Places of nodes that have pods with terms about others.
+    pub fn affine(&self) -> impl Iterator<Item = usize> {
+        self.affine.iter().map(|at| *at as usize)
     }
 
     pub fn namespace_labels(&self, namespace: &str) -> &[(String, String)] {
@@ -108,24 +136,37 @@ impl Snapshot {
     /// Takes over what the object says, and leaves the pods. Returns what it said before.
     pub fn set_node(&mut self, facts: NodeFacts) -> Option<Arc<NodeFacts>> {
         if let Some(at) = self.place(&facts.name) {
-            let node = &mut self.nodes[at];
-            let was = std::mem::replace(&mut node.facts, Arc::new(facts));
-            if *was != *node.facts {
-                if was.zone() != node.facts.zone() {
-                    self.order.clear();
-                }
-                self.changed(at);
-            }
-            return Some(was);
+            return Some(self.change_node(at, Arc::new(facts)));
         }
         let strays = self.strays.remove(&facts.name).unwrap_or_default();
         self.at.insert(facts.name.clone(), self.nodes.len());
-        let mut node = NodeInfo { facts: Arc::new(facts), ..NodeInfo::default() };
+        self.serials += 1;
+        let mut node = NodeInfo { serial: self.serials, facts: Arc::new(facts), ..NodeInfo::default() };
         strays.into_iter().for_each(|pod| node.add(pod));
+        self.images.set(node.serial, &[], &node.images);
+        self.topologies.add(&node);
         self.nodes.push(node);
+        self.note_affine(self.nodes.len() - 1);
         self.order.clear();
         self.turn_world();
         None
+    }
+
+    fn change_node(&mut self, at: usize, facts: Arc<NodeFacts>) -> Arc<NodeFacts> {
+        let node = &mut self.nodes[at];
+        let was = std::mem::replace(&mut node.facts, facts);
+        if *was == *node.facts {
+            return was;
+        }
+        self.images.set(node.serial, &was.images, &node.images);
+        if was.zone() != node.zone() {
+            self.order.clear();
+        }
+        if was.labels != node.labels && !self.topologies.change(at, &self.nodes) {
+            self.turn_world();
+        }
+        self.changed(at);
+        was
     }
 
     pub fn remove_node(&mut self, name: &str) -> Option<Arc<NodeFacts>> {
@@ -134,6 +175,10 @@ impl Snapshot {
         for (at, node) in self.nodes.iter().enumerate().skip(at) {
             self.at.insert(node.name.clone(), at);
         }
+        self.images.set(node.serial, &node.images, &[]);
+        self.topologies.remove(at);
+        let places = 0..self.nodes.len() as u32;
+        self.affine = places.filter(|at| !self.nodes[*at as usize].affine.is_empty()).collect();
         if !node.pods.is_empty() {
             self.strays.insert(name.to_owned(), node.pods);
         }
@@ -158,12 +203,14 @@ impl Snapshot {
     pub fn put(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.lift(&pod.key);
         self.placed.insert(pod.key.clone(), node.to_owned());
+        self.track(&pod.shape);
         for claim in &pod.claims {
             *self.claims_in_use.entry((pod.key.namespace.clone(), claim.name.clone())).or_default() += 1;
         }
         match self.place(node) {
             Some(at) => {
                 self.nodes[at].add(pod);
+                self.note_affine(at);
                 self.changed(at);
             }
             None => self.strays.entry(node.to_owned()).or_default().push(pod),
@@ -190,6 +237,7 @@ impl Snapshot {
         let pod = match self.place(&name) {
             Some(at) => {
                 let pod = self.nodes[at].remove(key);
+                self.note_affine(at);
                 self.changed(at);
                 pod
             }
@@ -227,6 +275,13 @@ impl Snapshot {
             self.strays.remove(node);
         }
         Some(pod)
+    }
+
+    fn note_affine(&mut self, at: usize) {
+        match self.nodes[at].affine.is_empty() {
+            true => self.affine.remove(&(at as u32)),
+            false => self.affine.insert(at as u32),
+        };
     }
 
     fn changed(&mut self, at: usize) {

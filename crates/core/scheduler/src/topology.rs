@@ -1,63 +1,100 @@
-//! The domains of one topology key: which value of a label each node has, as small numbers.
+//! Topologies: which value of a label each node has, as small numbers. There is one column for each key, kept up to date
+//! with the nodes and shared by everything that counts by domain.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::node::NodeInfo;
 
 /// A node without the label.
 pub const NOWHERE: u32 = u32::MAX;
 
-#[derive(Debug, Default)]
-pub struct Topology {
-    pub key: String,
-    of_node: Vec<u32>,
+/// Keys for which a column is kept; columns of further ones are made whenever they are asked for.
+const KEYS_MAX: usize = 64;
+
+/// The domain of each place.
+pub type Domains = Arc<Vec<u32>>;
+
+#[derive(Clone, Debug, Default)]
+struct Topology {
+    domains: Domains,
     values: HashMap<String, u32>,
 }
 
 impl Topology {
-    pub fn new(key: &str) -> Topology {
-        Topology { key: key.to_owned(), ..Topology::default() }
-    }
-
-    pub fn over(key: &str, nodes: &[NodeInfo]) -> Topology {
-        let mut topology = Topology::new(key);
-        for (at, node) in nodes.iter().enumerate() {
-            topology.observe(at, node);
-        }
+    fn over(key: &str, nodes: &[NodeInfo]) -> Topology {
+        let mut topology = Topology::default();
+        let domains = nodes.iter().map(|node| topology.number(node.label(key))).collect();
+        topology.domains = Arc::new(domains);
         topology
     }
 
-    /// Takes in the node's label and tells its domain.
-    pub fn observe(&mut self, at: usize, node: &NodeInfo) -> u32 {
-        let domain = match node.label(&self.key) {
-            None => NOWHERE,
-            Some(value) => match self.values.get(value) {
-                Some(domain) => *domain,
-                None => {
-                    let domain = self.values.len() as u32;
-                    self.values.insert(value.to_owned(), domain);
-                    domain
-                }
-            },
-        };
-        if at >= self.of_node.len() {
-            self.of_node.resize(at + 1, NOWHERE);
+    fn number(&mut self, value: Option<&str>) -> u32 {
+        let Some(value) = value else { return NOWHERE };
+        if let Some(domain) = self.values.get(value) {
+            return *domain;
         }
-        self.of_node[at] = domain;
+        let domain = self.values.len() as u32;
+        self.values.insert(value.to_owned(), domain);
         domain
     }
+}
 
-    pub fn domain(&self, at: usize) -> u32 {
-        self.of_node.get(at).copied().unwrap_or(NOWHERE)
+#[derive(Clone, Debug, Default)]
+pub struct Topologies {
+    by_key: HashMap<String, Topology>,
+    /// Grows whenever a column of whatever key may have changed.
+    pub version: u64,
+}
+
+impl Topologies {
+    /// Keeps a column from now on.
+    pub fn track(&mut self, key: &str, nodes: &[NodeInfo]) {
+        if self.by_key.len() < KEYS_MAX && !self.by_key.contains_key(key) {
+            self.by_key.insert(key.to_owned(), Topology::over(key, nodes));
+        }
     }
 
-    /// How many values were seen.
-    pub fn len(&self) -> usize {
-        self.values.len()
+    pub fn domains(&self, key: &str, nodes: &[NodeInfo]) -> Domains {
+        match self.by_key.get(key) {
+            Some(topology) => topology.domains.clone(),
+            None => Topology::over(key, nodes).domains,
+        }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+    /// Takes in a node that came last in the row.
+    pub fn add(&mut self, node: &NodeInfo) {
+        self.version += 1;
+        for (key, topology) in &mut self.by_key {
+            let domain = topology.number(node.label(key));
+            Arc::make_mut(&mut topology.domains).push(domain);
+        }
+    }
+
+    /// Takes in new labels of a node. False where so many values have come and gone that all were numbered anew: then
+    /// nothing counted by domain is good any more.
+    pub fn change(&mut self, at: usize, nodes: &[NodeInfo]) -> bool {
+        self.version += 1;
+        let mut same = true;
+        for (key, topology) in &mut self.by_key {
+            let domain = topology.number(nodes[at].label(key));
+            if topology.domains[at] != domain {
+                Arc::make_mut(&mut topology.domains)[at] = domain;
+            }
+            if topology.values.len() > 2 * nodes.len() + 64 {
+                *topology = Topology::over(key, nodes);
+                same = false;
+            }
+        }
+        same
+    }
+
+    /// Forgets a node; those behind it move up.
+    pub fn remove(&mut self, at: usize) {
+        self.version += 1;
+        for topology in self.by_key.values_mut() {
+            Arc::make_mut(&mut topology.domains).remove(at);
+        }
     }
 }
 
@@ -68,4 +105,55 @@ pub fn bump(row: &mut Vec<i64>, at: u32, by: i64) {
         row.resize(at + 1, 0);
     }
     row[at] += by;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::NodeFacts;
+
+    fn node(zone: &str) -> NodeInfo {
+        let labels = if zone.is_empty() { Vec::new() } else { vec![("zone".to_owned(), zone.to_owned())] };
+        NodeInfo { facts: Arc::new(NodeFacts { labels, ..NodeFacts::default() }), ..NodeInfo::default() }
+    }
+
+    #[test]
+    fn a_column_follows_the_nodes() {
+        let mut nodes = vec![node("a"), node("b"), node("")];
+        let mut topologies = Topologies::default();
+        topologies.track("zone", &nodes);
+        let held = topologies.domains("zone", &nodes);
+        nodes.push(node("b"));
+        topologies.add(&nodes[3]);
+        nodes[0] = node("b");
+        assert!(topologies.change(0, &nodes));
+        assert_eq!(*topologies.domains("zone", &nodes), [1, 1, NOWHERE, 1]);
+        nodes.remove(1);
+        topologies.remove(1);
+        assert_eq!(*topologies.domains("zone", &nodes), [1, NOWHERE, 1]);
+        assert_eq!(*held, [0, 1, NOWHERE], "what was handed out stays as it was");
+    }
+
+    #[test]
+    fn values_that_are_gone_are_let_go() {
+        let mut nodes = vec![node("a")];
+        let mut topologies = Topologies::default();
+        topologies.track("zone", &nodes);
+        let renumbered = (0..100).filter(|turn| {
+            nodes[0] = node(&format!("z{turn}"));
+            !topologies.change(0, &nodes)
+        });
+        assert_eq!(renumbered.count(), 1);
+        assert!(topologies.by_key["zone"].values.len() < 67);
+    }
+
+    #[test]
+    fn a_key_beyond_the_bound_is_worked_out_each_time() {
+        let nodes = vec![node("a")];
+        let mut topologies = Topologies::default();
+        (0..KEYS_MAX).for_each(|key| topologies.track(&format!("k{key}"), &nodes));
+        topologies.track("zone", &nodes);
+        assert_eq!(topologies.by_key.len(), KEYS_MAX);
+        assert_eq!(*topologies.domains("zone", &nodes), [0]);
+    }
 }

@@ -1,16 +1,17 @@
 //! Pods choose the company of other pods, or keep away from it, within a topology: by rule and by score.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::framework::{Change, Filter, Kind, Plugin, Point, PreFilter, SCORE_MAX, Score, Status};
+use crate::framework::{Answer, Change, Kind, Plugin, Point, PreFilter, SCORE_MAX, Score, Wide};
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::{PodInfo, Shape};
 use crate::select::{Labels, PodTerm};
 use crate::snapshot::Snapshot;
-use crate::topology::{NOWHERE, Topology, bump};
+use crate::topology::{Domains, NOWHERE, bump};
 
 #[derive(Clone, Copy, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -92,10 +93,7 @@ impl Plugin for InterPodAffinity {
     }
 
     fn pre_filter(&self, pod: &PodInfo, cluster: &Snapshot) -> PreFilter {
-        PreFilter::Check(Box::new(Rules {
-            incoming: Incoming::new(pod, cluster),
-            tallies: Tallies::new(3, cluster.nodes().len()),
-        }))
+        PreFilter::Wide(Box::new(Rules::new(pod, cluster)))
     }
 
     fn pre_score(&self, pod: &PodInfo, cluster: &Snapshot) -> Option<Box<dyn Score>> {
@@ -103,7 +101,7 @@ impl Plugin for InterPodAffinity {
         let counts = prefers || !self.args.ignore_preferred_terms_of_existing_pods;
         counts.then(|| {
             let incoming = Incoming::new(pod, cluster);
-            let tallies = Tallies::new(1, cluster.nodes().len());
+            let tallies = Tallies::new(1, cluster);
             Box::new(Liking { incoming, tallies, prefers, hard_weight: self.args.hard_pod_affinity_weight })
                 as Box<dyn Score>
         })
@@ -146,64 +144,94 @@ fn about(term: &PodTerm, placed: &PodInfo, cluster: &Snapshot) -> bool {
     term.matches(&placed.labels, &placed.shape.namespace, cluster.namespace_labels(&placed.shape.namespace))
 }
 
+/// Neighbours are often of one shape; each such run of pods, with its length.
+fn runs(pods: &[Arc<PodInfo>]) -> impl Iterator<Item = (&PodInfo, i64)> {
+    let same = |one: &Arc<PodInfo>, other: &Arc<PodInfo>| Arc::ptr_eq(&one.shape, &other.shape);
+    pods.chunk_by(same).map(|run| (run[0].as_ref(), run.len() as i64))
+}
+
 /// Sums by topology and domain, of several sorts, kept up to date node by node.
 struct Tallies {
-    topologies: Vec<Topology>,
+    keys: Vec<String>,
+    /// By topology, as of the version.
+    domains: Vec<Domains>,
+    version: u64,
     /// By sort, topology and domain.
     sums: Vec<Vec<Vec<i64>>>,
     /// By sort: how much the nodes contribute in all, without regard to sign.
     totals: Vec<i64>,
-    of_node: Vec<Vec<Share>>,
+    /// Of the nodes that contribute anything.
+    of_node: HashMap<u32, Vec<Share>>,
 }
 
-#[derive(Clone, Copy)]
 struct Share {
     sort: usize,
     topology: usize,
     domain: u32,
     amount: i64,
+    /// Without regard to sign.
+    gross: i64,
 }
 
 impl Tallies {
-    fn new(sorts: usize, nodes: usize) -> Tallies {
-        let (sums, totals) = (vec![Vec::new(); sorts], vec![0; sorts]);
-        Tallies { topologies: Vec::new(), sums, totals, of_node: vec![Vec::new(); nodes] }
+    fn new(sorts: usize, cluster: &Snapshot) -> Tallies {
+        Tallies {
+            keys: Vec::new(),
+            domains: Vec::new(),
+            version: cluster.domains_version(),
+            sums: vec![Vec::new(); sorts],
+            totals: vec![0; sorts],
+            of_node: HashMap::new(),
+        }
+    }
+
+    /// The number of a topology.
+    fn topology(&mut self, key: &str, cluster: &Snapshot) -> usize {
+        self.keys.iter().position(|known| known == key).unwrap_or_else(|| {
+            self.keys.push(key.to_owned());
+            self.domains.push(cluster.domains(key));
+            self.sums.iter_mut().for_each(|sums| sums.push(Vec::new()));
+            self.keys.len() - 1
+        })
     }
 
     /// Takes a node's shares back, before they are counted anew.
-    fn withdraw(&mut self, at: usize, node: &NodeInfo) {
-        for share in std::mem::take(&mut self.of_node[at]) {
-            bump(&mut self.sums[share.sort][share.topology], share.domain, -share.amount);
-            self.totals[share.sort] -= share.amount.abs();
+    fn withdraw(&mut self, at: usize, cluster: &Snapshot) {
+        if self.version != cluster.domains_version() {
+            self.version = cluster.domains_version();
+            self.domains = self.keys.iter().map(|key| cluster.domains(key)).collect();
         }
-        for topology in &mut self.topologies {
-            topology.observe(at, node);
+        for share in self.of_node.remove(&(at as u32)).into_iter().flatten() {
+            bump(&mut self.sums[share.sort][share.topology], share.domain, -share.amount);
+            self.totals[share.sort] -= share.gross;
         }
     }
 
     fn add(&mut self, at: usize, cluster: &Snapshot, (sort, key, amount): (usize, &str, i64)) {
-        let topology = self.topologies.iter().position(|topology| topology.key == key).unwrap_or_else(|| {
-            self.topologies.push(Topology::over(key, cluster.nodes()));
-            self.sums.iter_mut().for_each(|sums| sums.push(Vec::new()));
-            self.topologies.len() - 1
-        });
-        let domain = self.topologies[topology].domain(at);
+        let topology = self.topology(key, cluster);
+        let domain = self.domains[topology][at];
         if domain == NOWHERE || amount == 0 {
             return;
         }
         bump(&mut self.sums[sort][topology], domain, amount);
         self.totals[sort] += amount.abs();
-        self.of_node[at].push(Share { sort, topology, domain, amount });
+        let shares = self.of_node.entry(at as u32).or_default();
+        match shares.iter_mut().find(|share| share.sort == sort && share.topology == topology) {
+            Some(share) => {
+                share.amount += amount;
+                share.gross += amount.abs();
+            }
+            None => shares.push(Share { sort, topology, domain, amount, gross: amount.abs() }),
+        }
     }
 
     fn sum(&self, sort: usize, topology: usize, at: usize) -> i64 {
-        let domain = self.topologies[topology].domain(at);
+        let domain = self.domains[topology][at];
         self.sums[sort][topology].get(domain as usize).copied().unwrap_or(0)
     }
 
-    fn sum_by_key(&self, sort: usize, key: &str, at: usize) -> i64 {
-        let topology = self.topologies.iter().position(|topology| topology.key == key);
-        topology.map_or(0, |topology| self.sum(sort, topology, at))
+    fn is_somewhere(&self, topology: usize, at: usize) -> bool {
+        self.domains[topology][at] != NOWHERE
     }
 }
 
@@ -214,72 +242,96 @@ const UNWANTED: usize = 1;
 /// Terms of placed pods' anti-affinity that are about the pod.
 const FORBIDDEN: usize = 2;
 
+const ANSWERS: [Answer; 3] = [
+    Answer::lasting("node(s) didn't match pod affinity rules"),
+    Answer::new("node(s) didn't match pod anti-affinity rules"),
+    Answer::new("node(s) didn't satisfy existing pods anti-affinity rules"),
+];
+
 struct Rules {
     incoming: Incoming,
     tallies: Tallies,
+    /// The topologies of the pod's terms of affinity and of anti-affinity.
+    with: Vec<usize>,
+    apart: Vec<usize>,
+    /// Whether all terms of affinity are about the pod itself.
+    matches_itself: bool,
 }
 
 impl Rules {
-    fn has_terms(&self) -> bool {
-        !self.incoming.shape.terms.affinity.is_empty() || !self.incoming.shape.terms.anti_affinity.is_empty()
+    fn new(pod: &PodInfo, cluster: &Snapshot) -> Rules {
+        let incoming = Incoming::new(pod, cluster);
+        let mut tallies = Tallies::new(3, cluster);
+        let mut topology = |term: &PodTerm| tallies.topology(&term.topology_key, cluster);
+        let with = pod.terms.affinity.iter().map(&mut topology).collect();
+        let apart = pod.terms.anti_affinity.iter().map(&mut topology).collect();
+        let matches_itself = pod.terms.affinity.iter().all(|term| incoming.matches(term));
+        Rules { incoming, tallies, with, apart, matches_itself }
     }
 
-    fn count_own(&mut self, at: usize, placed: &PodInfo, cluster: &Snapshot) {
+    fn has_terms(&self) -> bool {
+        !self.with.is_empty() || !self.apart.is_empty()
+    }
+
+    fn count_own(&mut self, at: usize, (placed, count): (&PodInfo, i64), cluster: &Snapshot) {
         let shape = self.incoming.shape.clone();
         let (with, apart) = (&shape.terms.affinity, &shape.terms.anti_affinity);
         if !with.is_empty() && with.iter().all(|term| about(term, placed, cluster)) {
-            with.iter().for_each(|term| self.tallies.add(at, cluster, (WANTED, &term.topology_key, 1)));
+            with.iter().for_each(|term| self.tallies.add(at, cluster, (WANTED, &term.topology_key, count)));
         }
         for term in apart.iter().filter(|term| about(term, placed, cluster)) {
-            self.tallies.add(at, cluster, (UNWANTED, &term.topology_key, 1));
+            self.tallies.add(at, cluster, (UNWANTED, &term.topology_key, count));
         }
     }
 
     /// Whether every required term finds company at the node. The first pod of a group that wants its own company is
     /// let in where the topology exists.
-    fn finds_company(&self, at: usize, node: &NodeInfo) -> bool {
-        let terms = &self.incoming.shape.terms.affinity;
-        if terms.iter().any(|term| node.label(&term.topology_key).is_none()) {
+    fn finds_company(&self, at: usize) -> bool {
+        if self.with.iter().any(|topology| !self.tallies.is_somewhere(*topology, at)) {
             return false;
         }
-        let all = terms.iter().all(|term| self.tallies.sum_by_key(WANTED, &term.topology_key, at) > 0);
-        all || (self.tallies.totals[WANTED] == 0 && terms.iter().all(|term| self.incoming.matches(term)))
+        let all = self.with.iter().all(|topology| self.tallies.sum(WANTED, *topology, at) > 0);
+        all || (self.tallies.totals[WANTED] == 0 && self.matches_itself)
     }
 }
 
-impl Filter for Rules {
-    fn is_local(&self) -> bool {
-        false
+impl Wide for Rules {
+    fn answers(&self) -> &'static [Answer] {
+        &ANSWERS
     }
 
     fn is_idle(&self) -> bool {
         !self.has_terms() && self.tallies.totals[FORBIDDEN] == 0
     }
 
-    fn observe(&mut self, at: usize, node: &NodeInfo, cluster: &Snapshot) {
-        self.tallies.withdraw(at, node);
-        for placed in &node.affine {
-            for term in placed.terms.anti_affinity.iter().filter(|term| self.incoming.matches(term)) {
-                self.tallies.add(at, cluster, (FORBIDDEN, &term.topology_key, 1));
-            }
-        }
-        if self.has_terms() {
-            node.pods.iter().for_each(|placed| self.count_own(at, placed, cluster));
+    fn observe_all(&mut self, cluster: &Snapshot) {
+        match self.has_terms() {
+            true => (0..cluster.nodes().len()).for_each(|at| self.observe(at, &cluster.nodes()[at], cluster)),
+            false => cluster.affine().for_each(|at| self.observe(at, &cluster.nodes()[at], cluster)),
         }
     }
 
-    fn filter(&self, at: usize, node: &NodeInfo) -> Option<Status> {
-        if !self.finds_company(at, node) {
-            return Some(Status::lasting("node(s) didn't match pod affinity rules"));
+    fn observe(&mut self, at: usize, node: &NodeInfo, cluster: &Snapshot) {
+        self.tallies.withdraw(at, cluster);
+        for (placed, count) in runs(&node.affine) {
+            for term in placed.terms.anti_affinity.iter().filter(|term| self.incoming.matches(term)) {
+                self.tallies.add(at, cluster, (FORBIDDEN, &term.topology_key, count));
+            }
         }
-        let apart = &self.incoming.shape.terms.anti_affinity;
-        if apart.iter().any(|term| self.tallies.sum_by_key(UNWANTED, &term.topology_key, at) > 0) {
-            return Some(Status::new("node(s) didn't match pod anti-affinity rules"));
+        if self.has_terms() {
+            runs(&node.pods).for_each(|run| self.count_own(at, run, cluster));
         }
-        let mut topologies = 0..self.tallies.topologies.len();
-        topologies
-            .any(|topology| self.tallies.sum(FORBIDDEN, topology, at) > 0)
-            .then(|| Status::new("node(s) didn't satisfy existing pods anti-affinity rules"))
+    }
+
+    fn filter(&self, at: usize, _node: &NodeInfo) -> Option<usize> {
+        if !self.finds_company(at) {
+            return Some(0);
+        }
+        if self.apart.iter().any(|topology| self.tallies.sum(UNWANTED, *topology, at) > 0) {
+            return Some(1);
+        }
+        let forbidden = |topology| self.tallies.sum(FORBIDDEN, topology, at) > 0;
+        (self.tallies.totals[FORBIDDEN] > 0 && (0..self.tallies.keys.len()).any(forbidden)).then_some(2)
     }
 }
 
@@ -291,7 +343,7 @@ struct Liking {
 }
 
 impl Liking {
-    fn count(&mut self, at: usize, placed: &PodInfo, cluster: &Snapshot) {
+    fn count(&mut self, at: usize, (placed, count): (&PodInfo, i64), cluster: &Snapshot) {
         let shape = self.incoming.shape.clone();
         let mut shares: Vec<(&str, i64)> = Vec::new();
         let (own, others) = (&shape.terms, &placed.terms);
@@ -306,7 +358,7 @@ impl Liking {
             shares.extend(about.map(|(weight, term)| (term.topology_key.as_str(), sign * weight)));
         }
         for (key, amount) in shares {
-            self.tallies.add(at, cluster, (0, key, amount));
+            self.tallies.add(at, cluster, (0, key, amount * count));
         }
     }
 }
@@ -316,10 +368,17 @@ impl Score for Liking {
         false
     }
 
+    fn observe_all(&mut self, cluster: &Snapshot) {
+        match self.prefers {
+            true => (0..cluster.nodes().len()).for_each(|at| self.observe(at, &cluster.nodes()[at], cluster)),
+            false => cluster.affine().for_each(|at| self.observe(at, &cluster.nodes()[at], cluster)),
+        }
+    }
+
     fn observe(&mut self, at: usize, node: &NodeInfo, cluster: &Snapshot) {
-        self.tallies.withdraw(at, node);
+        self.tallies.withdraw(at, cluster);
         let placed = if self.prefers { &node.pods } else { &node.affine };
-        placed.iter().for_each(|placed| self.count(at, placed, cluster));
+        runs(placed).for_each(|run| self.count(at, run, cluster));
     }
 
     fn is_idle(&self) -> bool {
@@ -327,7 +386,7 @@ impl Score for Liking {
     }
 
     fn score(&self, at: usize, _node: &NodeInfo) -> i64 {
-        (0..self.tallies.topologies.len()).map(|topology| self.tallies.sum(0, topology, at)).sum()
+        (0..self.tallies.keys.len()).map(|topology| self.tallies.sum(0, topology, at)).sum()
     }
 
     fn is_final(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::framework::{Change, Difference, Filter, Kind, Plugin, Point, PreFilter, Status};
+use crate::framework::{Answer, Change, Difference, Kind, Plugin, Point, PreFilter, Wide};
 use crate::node::NodeInfo;
 use crate::pod::{PodInfo, Shape};
 use crate::snapshot::Snapshot;
@@ -42,7 +42,7 @@ impl Plugin for NodeVolumeLimits {
         let wanted: BTreeSet<Attached> = volumes(&pod.shape, cluster).into_iter().collect();
         match wanted.is_empty() {
             true => PreFilter::Skip,
-            false => PreFilter::Check(Box::new(Limited {
+            false => PreFilter::Wide(Box::new(Limited {
                 wanted,
                 full: vec![false; cluster.nodes().len()],
                 shape: pod.shape.clone(),
@@ -91,16 +91,16 @@ impl Limited {
     }
 }
 
-impl Filter for Limited {
-    fn is_local(&self) -> bool {
-        false
+impl Wide for Limited {
+    fn answers(&self) -> &'static [Answer] {
+        const { &[Answer::new("node(s) exceed max volume count")] }
     }
 
     fn observe(&mut self, at: usize, node: &NodeInfo, cluster: &Snapshot) {
         self.full[at] = !self.shape.claims.is_empty() && self.exceeds(node, cluster);
     }
 
-    fn filter(&self, at: usize, _node: &NodeInfo) -> Option<Status> {
-        self.full[at].then(|| Status::new("node(s) exceed max volume count"))
+    fn filter(&self, at: usize, _node: &NodeInfo) -> Option<usize> {
+        self.full[at].then_some(0)
     }
 }

@@ -2,6 +2,7 @@
 //! ask for nothing are spread by the profile's default constraints, counted by what their Services and workloads
 //! select.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coracle_meta::selector::LabelSelector;
@@ -10,16 +11,18 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::node_affinity::matches_node;
-use crate::framework::{Change, Filter, Kind, Plugin, Point, PreFilter, SCORE_MAX, Score, Status};
+use crate::framework::{Answer, Change, Kind, Plugin, Point, PreFilter, SCORE_MAX, Score, Wide};
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::{PodInfo, Shape};
 use crate::select::{Spread, repelled};
 use crate::snapshot::Snapshot;
-use crate::topology::{NOWHERE, Topology, bump};
+use crate::topology::{Domains, NOWHERE, bump};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
-const REASON: &str = "node(s) didn't match pod topology spread constraints";
-const REASON_NO_LABEL: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
+const ANSWERS: [Answer; 2] = [
+    Answer::lasting("node(s) didn't match pod topology spread constraints (missing required label)"),
+    Answer::new("node(s) didn't match pod topology spread constraints"),
+];
 /// The raw score of a node outside every domain.
 const IGNORED: i64 = -1;
 
@@ -132,7 +135,7 @@ impl Plugin for PodTopologySpread {
         let constraints = self.constraints(pod, cluster, true);
         match constraints.is_empty() {
             true => PreFilter::Skip,
-            false => PreFilter::Check(Box::new(Bounded(Counts::new(pod, constraints, true, cluster)))),
+            false => PreFilter::Wide(Box::new(Bounded(Counts::new(pod, constraints, true, cluster)))),
         }
     }
 
@@ -171,71 +174,137 @@ struct Counts {
     each: Vec<Counted>,
     /// Whether a node counts only where it has the labels of all constraints.
     needs_all: bool,
+    /// Of the domains.
+    version: u64,
 }
 
 struct Counted {
     constraint: Spread,
     matches_itself: bool,
-    topology: Topology,
+    is_host: bool,
+    /// Whether all nodes are included, whatever the policies say.
+    includes_all: bool,
+    domains: Domains,
     /// By domain: matching pods, and nodes that count.
     pods: Vec<i64>,
     members: Vec<i64>,
     /// By node: the domain it counts in, and its matching pods.
     of_node: Vec<(u32, i64)>,
+    /// How many domains have each number of matching pods, of those that count.
+    levels: BTreeMap<i64, usize>,
+    filled: i64,
+    /// Pods in the least filled domain; 0 while there are fewer domains than there must be.
+    least: i64,
 }
 
 impl Counts {
     fn new(pod: &PodInfo, constraints: Vec<Spread>, needs_all: bool, cluster: &Snapshot) -> Counts {
-        let nodes = cluster.nodes().len();
-        let each = constraints.into_iter().map(|constraint| Counted {
-            matches_itself: constraint.selector.matches(&pod.labels),
-            topology: Topology::new(&constraint.topology_key),
-            pods: Vec::new(),
-            members: Vec::new(),
-            of_node: vec![(NOWHERE, 0); nodes],
-            constraint,
-        });
-        Counts { shape: pod.shape.clone(), each: each.collect(), needs_all }
+        let each = constraints.into_iter().map(|constraint| Counted::new(constraint, pod, cluster)).collect();
+        Counts { shape: pod.shape.clone(), each, needs_all, version: cluster.domains_version() }
     }
 
-    fn observe(&mut self, at: usize, node: &NodeInfo) {
-        let has_all =
-            !self.needs_all || self.each.iter().all(|counted| node.label(&counted.constraint.topology_key).is_some());
-        for counted in &mut self.each {
-            let (domain, pods) = counted.of_node[at];
-            if domain != NOWHERE {
-                bump(&mut counted.pods, domain, -pods);
-                bump(&mut counted.members, domain, -1);
+    fn is_outside(&self, at: usize) -> bool {
+        self.needs_all && self.each.iter().any(|counted| counted.domains[at] == NOWHERE)
+    }
+
+    fn observe_all(&mut self, cluster: &Snapshot) {
+        for (at, node) in cluster.nodes().iter().enumerate() {
+            let outside = self.is_outside(at);
+            self.each.iter_mut().for_each(|counted| counted.set(at, counted.judge(at, node, &self.shape, outside)));
+        }
+        self.each.iter_mut().for_each(Counted::count_levels);
+    }
+
+    fn observe(&mut self, at: usize, node: &NodeInfo, cluster: &Snapshot) {
+        if self.version != cluster.domains_version() {
+            self.version = cluster.domains_version();
+            for counted in &mut self.each {
+                counted.domains = cluster.domains(&counted.constraint.topology_key);
             }
-            let pods = matching(&counted.constraint, &self.shape.namespace, node);
-            let domain = counted.topology.observe(at, node);
-            let counts = has_all && domain != NOWHERE && includes(&counted.constraint, &self.shape, node);
-            counted.of_node[at] = (if counts { domain } else { NOWHERE }, pods);
-            if counts {
-                bump(&mut counted.pods, domain, pods);
-                bump(&mut counted.members, domain, 1);
+        }
+        let outside = self.is_outside(at);
+        for counted in &mut self.each {
+            let (was, is) = (counted.of_node[at], counted.judge(at, node, &self.shape, outside));
+            if was != is {
+                let touched = || [Some(was.0), Some(is.0).filter(|domain| *domain != was.0)].into_iter().flatten();
+                touched().for_each(|domain| counted.take_level(domain));
+                counted.set(at, is);
+                touched().for_each(|domain| counted.add_level(domain));
+                counted.least = counted.least();
             }
         }
     }
 }
 
 impl Counted {
+    fn new(constraint: Spread, pod: &PodInfo, cluster: &Snapshot) -> Counted {
+        let chooses = !pod.node_selector.is_empty() || pod.node_affinity.is_some();
+        Counted {
+            matches_itself: constraint.selector.matches(&pod.labels),
+            is_host: constraint.topology_key == HOSTNAME,
+            includes_all: !(constraint.honor_affinity && chooses) && !constraint.honor_taints,
+            domains: cluster.domains(&constraint.topology_key),
+            pods: Vec::new(),
+            members: Vec::new(),
+            of_node: vec![(NOWHERE, 0); cluster.nodes().len()],
+            levels: BTreeMap::new(),
+            filled: 0,
+            least: 0,
+            constraint,
+        }
+    }
+
+    /// The domain that a node counts in, and its matching pods.
+    fn judge(&self, at: usize, node: &NodeInfo, shape: &Shape, outside: bool) -> (u32, i64) {
+        let counts = !outside && (self.includes_all || includes(&self.constraint, shape, node));
+        (if counts { self.domains[at] } else { NOWHERE }, matching(&self.constraint, &shape.namespace, node))
+    }
+
+    fn set(&mut self, at: usize, is: (u32, i64)) {
+        let was = std::mem::replace(&mut self.of_node[at], is);
+        for (sign, (domain, pods)) in [(-1, was), (1, is)] {
+            if domain != NOWHERE {
+                bump(&mut self.pods, domain, sign * pods);
+                bump(&mut self.members, domain, sign);
+            }
+        }
+    }
+
+    fn count_levels(&mut self) {
+        self.levels.clear();
+        self.filled = 0;
+        (0..self.members.len() as u32).for_each(|domain| self.add_level(domain));
+        self.least = self.least();
+    }
+
+    fn add_level(&mut self, domain: u32) {
+        if self.members.get(domain as usize).is_some_and(|members| *members > 0) {
+            *self.levels.entry(self.pods[domain as usize]).or_default() += 1;
+            self.filled += 1;
+        }
+    }
+
+    fn take_level(&mut self, domain: u32) {
+        if self.members.get(domain as usize).is_some_and(|members| *members > 0) {
+            let pods = self.pods[domain as usize];
+            let domains = self.levels.get_mut(&pods).expect("a domain that counts has a level");
+            *domains -= 1;
+            if *domains == 0 {
+                self.levels.remove(&pods);
+            }
+            self.filled -= 1;
+        }
+    }
+
     fn pods_at(&self, domain: u32) -> i64 {
         self.pods.get(domain as usize).copied().unwrap_or(0)
     }
 
-    /// Pods in the least filled domain; 0 while there are fewer domains than there must be.
     fn least(&self) -> i64 {
-        let counting = self.members.iter().zip(&self.pods).filter(|(members, _)| **members > 0);
-        let (mut domains, mut least) = (0, i64::MAX);
-        for (_, pods) in counting {
-            domains += 1;
-            least = least.min(*pods);
-        }
-        match domains {
-            0 => i64::from(i32::MAX),
-            fewer if fewer < self.constraint.min_domains => 0,
-            _ => least,
+        match self.levels.first_key_value() {
+            None => i64::from(i32::MAX),
+            Some(_) if self.filled < self.constraint.min_domains => 0,
+            Some((least, _)) => *least,
         }
     }
 }
@@ -266,24 +335,28 @@ fn matching(constraint: &Spread, namespace: &str, node: &NodeInfo) -> i64 {
 
 struct Bounded(Counts);
 
-impl Filter for Bounded {
-    fn is_local(&self) -> bool {
-        false
+impl Wide for Bounded {
+    fn answers(&self) -> &'static [Answer] {
+        &ANSWERS
     }
 
-    fn observe(&mut self, at: usize, node: &NodeInfo, _cluster: &Snapshot) {
-        self.0.observe(at, node);
+    fn observe_all(&mut self, cluster: &Snapshot) {
+        self.0.observe_all(cluster);
     }
 
-    fn filter(&self, at: usize, _node: &NodeInfo) -> Option<Status> {
+    fn observe(&mut self, at: usize, node: &NodeInfo, cluster: &Snapshot) {
+        self.0.observe(at, node, cluster);
+    }
+
+    fn filter(&self, at: usize, _node: &NodeInfo) -> Option<usize> {
         for counted in &self.0.each {
-            let domain = counted.topology.domain(at);
+            let domain = counted.domains[at];
             if domain == NOWHERE {
-                return Some(Status::lasting(REASON_NO_LABEL));
+                return Some(0);
             }
-            let skew = counted.pods_at(domain) + i64::from(counted.matches_itself) - counted.least();
+            let skew = counted.pods_at(domain) + i64::from(counted.matches_itself) - counted.least;
             if skew > counted.constraint.max_skew {
-                return Some(Status::new(REASON));
+                return Some(1);
             }
         }
         None
@@ -300,28 +373,22 @@ struct Even {
 }
 
 impl Even {
-    fn is_ignored(&self, at: usize) -> bool {
-        self.counts.needs_all && self.counts.each.iter().any(|counted| counted.topology.domain(at) == NOWHERE)
-    }
-
     /// How many different domains the nodes are in; nodes in none make one of their own where they are not ignored.
     fn domains(&mut self, constraint: usize, feasible: &[u32]) -> usize {
         self.round += 1;
-        let topology = &self.counts.each[constraint].topology;
-        self.stamps.resize(self.stamps.len().max(topology.len()), 0);
         let (mut count, mut nowhere) = (0, 0);
-        for at in feasible.iter().map(|at| *at as usize) {
-            if self.is_ignored(at) {
+        for at in feasible.iter().map(|at| *at as usize).filter(|at| !self.counts.is_outside(*at)) {
+            let domain = self.counts.each[constraint].domains[at];
+            if domain == NOWHERE {
+                nowhere = 1;
                 continue;
             }
-            match self.counts.each[constraint].topology.domain(at) {
-                NOWHERE => nowhere = 1,
-                domain => {
-                    let stamp = &mut self.stamps[domain as usize];
-                    count += usize::from(*stamp != self.round);
-                    *stamp = self.round;
-                }
+            if domain as usize >= self.stamps.len() {
+                self.stamps.resize(domain as usize + 1, 0);
             }
+            let stamp = &mut self.stamps[domain as usize];
+            count += usize::from(*stamp != self.round);
+            *stamp = self.round;
         }
         count + nowhere
     }
@@ -332,15 +399,19 @@ impl Score for Even {
         false
     }
 
-    fn observe(&mut self, at: usize, node: &NodeInfo, _cluster: &Snapshot) {
-        self.counts.observe(at, node);
+    fn observe_all(&mut self, cluster: &Snapshot) {
+        self.counts.observe_all(cluster);
+    }
+
+    fn observe(&mut self, at: usize, node: &NodeInfo, cluster: &Snapshot) {
+        self.counts.observe(at, node, cluster);
     }
 
     fn begin(&mut self, feasible: &[u32]) {
         for constraint in 0..self.counts.each.len() {
-            let size = match self.counts.each[constraint].constraint.topology_key == HOSTNAME {
+            let size = match self.counts.each[constraint].is_host {
                 true if !self.counts.needs_all => feasible.len(),
-                true => feasible.iter().filter(|at| !self.is_ignored(**at as usize)).count(),
+                true => feasible.iter().filter(|at| !self.counts.is_outside(**at as usize)).count(),
                 false => self.domains(constraint, feasible),
             };
             self.weights[constraint] = ((size + 2) as f64).ln();
@@ -348,19 +419,16 @@ impl Score for Even {
     }
 
     fn score(&self, at: usize, _node: &NodeInfo) -> i64 {
-        if self.is_ignored(at) {
+        if self.counts.is_outside(at) {
             return IGNORED;
         }
         let mut score = 0.0;
         for (counted, weight) in self.counts.each.iter().zip(&self.weights) {
-            let domain = counted.topology.domain(at);
+            let domain = counted.domains[at];
             if domain == NOWHERE {
                 continue;
             }
-            let here = match counted.constraint.topology_key == HOSTNAME {
-                true => counted.of_node[at].1,
-                false => counted.pods_at(domain),
-            };
+            let here = if counted.is_host { counted.of_node[at].1 } else { counted.pods_at(domain) };
             score += here as f64 * weight + (counted.constraint.max_skew - 1) as f64;
         }
         score.round() as i64

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::framework::{Change, Difference, Filter, Kind, Plugin, Point, PreFilter, Status};
+use crate::framework::{Answer, Change, Difference, Kind, Plugin, Point, PreFilter, Status, Wide};
 use crate::node::NodeInfo;
 use crate::pod::{PodInfo, Shape};
 use crate::snapshot::Snapshot;
@@ -43,7 +43,7 @@ impl Plugin for VolumeRestrictions {
             true => PreFilter::Skip,
             false => {
                 let of_node = vec![0; cluster.nodes().len()];
-                PreFilter::Check(Box::new(Restricted { shape: pod.shape.clone(), exclusive, users: 0, of_node }))
+                PreFilter::Wide(Box::new(Restricted { shape: pod.shape.clone(), exclusive, users: 0, of_node }))
             }
         }
     }
@@ -67,6 +67,14 @@ impl Plugin for VolumeRestrictions {
     }
 }
 
+const ANSWERS: [Answer; 2] = [
+    Answer::new("node(s) had no available disk"),
+    Answer::new(
+        "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another \
+         pod",
+    ),
+];
+
 struct Restricted {
     shape: Arc<Shape>,
     /// Claims that only one pod may use.
@@ -76,9 +84,9 @@ struct Restricted {
     of_node: Vec<usize>,
 }
 
-impl Filter for Restricted {
-    fn is_local(&self) -> bool {
-        false
+impl Wide for Restricted {
+    fn answers(&self) -> &'static [Answer] {
+        &ANSWERS
     }
 
     fn observe(&mut self, at: usize, node: &NodeInfo, _cluster: &Snapshot) {
@@ -88,15 +96,10 @@ impl Filter for Restricted {
         self.of_node[at] = uses;
     }
 
-    fn filter(&self, _at: usize, node: &NodeInfo) -> Option<Status> {
+    fn filter(&self, _at: usize, node: &NodeInfo) -> Option<usize> {
         if node.pods.iter().any(|pod| disks_conflict(&self.shape, pod)) {
-            return Some(Status::new("node(s) had no available disk"));
+            return Some(0);
         }
-        (self.users > 0).then(|| {
-            Status::new(
-                "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by \
-                 another pod",
-            )
-        })
+        (self.users > 0).then_some(1)
     }
 }

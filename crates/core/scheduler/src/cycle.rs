@@ -53,10 +53,8 @@ pub fn find(pod: &PodInfo, class: &mut Class, cluster: &Snapshot, order: &[u32],
     if let Some(found) = at_nominated(pod, class, cluster) {
         return found;
     }
-    let named: Option<Vec<u32>> = class
-        .among
-        .as_ref()
-        .map(|(names, _)| names.iter().filter_map(|name| Some(cluster.place(name)? as u32)).collect());
+    let named: Option<Vec<u32>> =
+        class.among().map(|(names, _)| names.iter().filter_map(|name| Some(cluster.place(name)? as u32)).collect());
     let order = named.as_deref().unwrap_or(order);
     let wanted = enough(order.len(), search.percent);
     let promised = promised(pod, cluster);
@@ -87,7 +85,7 @@ fn promised(pod: &PodInfo, cluster: &Snapshot) -> HashSet<u32> {
 /// The node where room was made is likely the only one; where it fits, nothing else is looked at.
 fn at_nominated(pod: &PodInfo, class: &mut Class, cluster: &Snapshot) -> Option<Found> {
     let at = cluster.place(cluster.nominations.node_of(&pod.key).or(Some(pod.nominated.as_str()))?)?;
-    if class.among.as_ref().is_some_and(|(names, _)| !names.contains(&cluster.nodes()[at].name)) {
+    if class.among().is_some_and(|(names, _)| !names.contains(&cluster.nodes()[at].name)) {
         return None;
     }
     judge(pod, class, cluster, at).is_none().then(|| Found { feasible: vec![at as u32], rejected: Vec::new() })
@@ -141,7 +139,7 @@ pub fn choose(class: &mut Class, cluster: &Snapshot, feasible: &[u32], turn: usi
 pub fn rejectors(class: &Class, found: &Found) -> BTreeSet<&'static str> {
     let verdicts: BTreeSet<Verdict> = found.rejected.iter().map(|(_, verdict)| *verdict).collect();
     let mut by: BTreeSet<_> = verdicts.into_iter().map(|verdict| class.status(verdict).0).collect();
-    by.extend(class.among.iter().flat_map(|(_, by)| by).copied());
+    by.extend(class.among().into_iter().flat_map(|(_, by)| by).copied());
     by
 }
 

@@ -32,15 +32,15 @@ impl Scheduler {
 
     fn decide_by(&mut self, class: &mut Class, (pod, profile, attempts): Tried, now: Timestamp) {
         if pod.nominated.is_empty()
-            && let Some(refusal) = &class.refusal
+            && let Some(refusal) = class.refusal()
             && refusal.mark == self.cluster.mark()
             && refusal.nominations == self.cluster.nominations.version
         {
             let refused = Refused { message: refusal.message.clone(), by: refusal.by.clone() };
             return self.fail((pod, profile, attempts), refused, Some(Nomination::Clear), now);
         }
-        class.refusal = None;
-        let found = match class.rejection {
+        *class.refusal() = None;
+        let found = match class.rejection() {
             Some(_) => Found::default(),
             None => self.search(&pod, class, self.profiles[profile].percent),
         };
@@ -58,7 +58,7 @@ impl Scheduler {
         let mut class = Class::new(pod, &self.profiles[profile].plugins, &self.cluster);
         let places: Vec<u32> = (0..self.cluster.nodes().len() as u32).collect();
         let search = Search { percent: 100, start: 0, turn: 0 };
-        let found = match class.rejection {
+        let found = match class.rejection() {
             Some(_) => Found::default(),
             None => find(pod, &mut class, &self.cluster, &places, search),
         };
@@ -127,7 +127,7 @@ impl Scheduler {
             Some(PostFilter::Helpless { message, nomination }) => {
                 refused.message = format!("{} {message}", refused.message);
                 if nomination == Nomination::Clear {
-                    class.refusal = Some(Refusal {
+                    *class.refusal() = Some(Refusal {
                         mark: self.cluster.mark(),
                         nominations: self.cluster.nominations.version,
                         message: refused.message.clone(),
@@ -187,7 +187,7 @@ struct Refused {
 
 impl Refused {
     fn of(class: &Class, found: &Found, nodes: usize) -> Refused {
-        if let Some((plugin, status)) = &class.rejection {
+        if let Some((plugin, status)) = class.rejection() {
             let message = for_all(nodes, &status.reasons.join(", "));
             return Refused { message, by: Rejectors::from([*plugin]) };
         }
@@ -197,7 +197,7 @@ impl Refused {
         for (verdict, count) in &counts {
             class.status(*verdict).1.reasons.iter().for_each(|reason| reasons.count(reason.as_ref(), *count));
         }
-        if let Some((_, by)) = &class.among {
+        if let Some((_, by)) = class.among() {
             let absent = nodes - found.rejected.len();
             reasons.count(format!("node(s) didn't satisfy plugin(s) [{}]", by.join(" ")), absent);
         }

@@ -230,7 +230,8 @@ pub trait Plugin: Send + Sync {
     }
 }
 
-/// A plugin's rule for pods of one shape. The verdict depends on the node alone and stays good until the node changes.
+/// A plugin's rule for pods. The verdict depends on the node and on the pod's `bare` shape alone, and stays good until
+/// the node changes.
 pub trait Filter: Send {
     /// Why the node cannot take the pod.
     fn filter(&self, at: usize, node: &NodeInfo) -> Option<Status>;
@@ -283,6 +284,7 @@ pub trait Wide: Send {
 
 /// A plugin's preference for pods of one shape.
 pub trait Score: Send {
+    /// Whether raw scores depend on the node and on the pod's `bare` shape alone.
     fn is_local(&self) -> bool {
         true
     }

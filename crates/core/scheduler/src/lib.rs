@@ -13,6 +13,7 @@ pub mod preemption;
 
 pub mod class;
 pub mod message;
+mod standing;
 
 pub mod framework;
 pub mod plugins;

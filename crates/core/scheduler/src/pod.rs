@@ -1,7 +1,7 @@
 //! A pod as scheduling sees it: taken out of the object once, when it arrives. What decisions about nodes depend on is
 //! its shape; pods of equal shape share one, and the work of deciding.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub struct PodKey {
 }
 
 /// Everything by which a node can suit one pod and not another.
-#[derive(Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Shape {
     pub namespace: String,
     pub labels: Labels,
@@ -51,6 +51,8 @@ pub struct PodInfo {
     pub key: PodKey,
     pub uid: String,
     pub shape: Arc<Shape>,
+    /// The shape without labels, importance, owner and wishes about other pods: what the pod asks of a node by itself.
+    pub bare: Arc<Shape>,
     pub created: Option<Timestamp>,
     pub started: Option<Timestamp>,
     pub generation: i64,
@@ -91,32 +93,52 @@ impl HostPort {
     }
 }
 
+impl Shape {
+    fn bare(&self) -> Shape {
+        Shape {
+            labels: Labels::new(),
+            priority: 0,
+            never_preempts: false,
+            terms: PodTerms::default(),
+            spread: Vec::new(),
+            owner: None,
+            ..self.clone()
+        }
+    }
+}
+
 /// The shapes in use, each kept once.
 #[derive(Debug, Default)]
 pub struct Shapes {
-    known: HashSet<Arc<Shape>>,
+    /// With the bare shape of each.
+    known: HashMap<Arc<Shape>, Arc<Shape>>,
+    bare: HashSet<Arc<Shape>>,
     /// When as many are known, those that no pod has any more are let go.
     sweep_at: usize,
 }
 
 impl Shapes {
-    fn share(&mut self, shape: Shape) -> Arc<Shape> {
-        if let Some(known) = self.known.get(&shape) {
-            return known.clone();
+    /// The shape and its bare shape.
+    fn share(&mut self, shape: Shape) -> (Arc<Shape>, Arc<Shape>) {
+        if let Some((known, bare)) = self.known.get_key_value(&shape) {
+            return (known.clone(), bare.clone());
         }
         if self.known.len() >= self.sweep_at {
-            self.known.retain(|shape| Arc::strong_count(shape) > 1);
+            self.known.retain(|shape, _| Arc::strong_count(shape) > 1);
+            self.bare.retain(|bare| Arc::strong_count(bare) > 1);
             self.sweep_at = (self.known.len() * 2).max(64);
         }
-        let shape = Arc::new(shape);
-        self.known.insert(shape.clone());
-        shape
+        let (bare, shape) = (shape.bare(), Arc::new(shape));
+        let bare = self.bare.get(&bare).cloned().unwrap_or_else(|| Arc::new(bare));
+        self.bare.insert(bare.clone());
+        self.known.insert(shape.clone(), bare.clone());
+        (shape, bare)
     }
 }
 
 impl PodInfo {
     pub fn new(text: PodText, shapes: &mut Shapes) -> Arc<PodInfo> {
-        let shape = shapes.share(shape(&text));
+        let (shape, bare) = shapes.share(shape(&text));
         let PodText { metadata, spec, status } = text;
         let scheduler_name =
             if spec.scheduler_name.is_empty() { "default-scheduler".into() } else { spec.scheduler_name };
@@ -126,6 +148,7 @@ impl PodInfo {
             key: PodKey { namespace: metadata.namespace, name: metadata.name },
             uid: metadata.uid,
             shape,
+            bare,
             created: metadata.creation_timestamp,
             started: status.start_time,
             generation: metadata.generation,
@@ -253,6 +276,9 @@ mod tests {
         let first = read(&pod("one", "1"), &mut shapes);
         assert!(Arc::ptr_eq(&first.shape, &read(&pod("two", "1000m"), &mut shapes).shape));
         assert!(!Arc::ptr_eq(&first.shape, &read(&pod("one", "2"), &mut shapes).shape));
+        let labelled = read(&pod("one", "1").replace(r#""a":"b""#, r#""a":"c""#), &mut shapes);
+        assert!(!Arc::ptr_eq(&first.shape, &labelled.shape));
+        assert!(Arc::ptr_eq(&first.bare, &labelled.bare), "of a node they ask the same");
     }
 
     #[test]

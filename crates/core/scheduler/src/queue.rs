@@ -58,6 +58,10 @@ enum State {
     },
 }
 
+/// Pods of one shape and one scheduler, which a change helps alike; by where the shape lies, which each of them holds on
+/// to.
+type Alike = (usize, String);
+
 /// Highest rank first, then the longest waiting; the key makes the order whole.
 type Order = (Reverse<i64>, Timestamp, PodKey);
 
@@ -70,7 +74,7 @@ pub struct Queue {
     due: BTreeSet<(Timestamp, PodKey)>,
     /// Those that a back-off holds though nothing went wrong: they go as soon as nobody else is ready.
     eager: BTreeSet<(Timestamp, PodKey)>,
-    unschedulable: BTreeMap<Rejectors, BTreeSet<PodKey>>,
+    unschedulable: BTreeMap<Rejectors, HashMap<Alike, BTreeSet<PodKey>>>,
 }
 
 impl Queue {
@@ -128,21 +132,20 @@ impl Queue {
         self.insert(Waiting { pod, rank, attempts: attempts + 1, since: now, state });
     }
 
-    /// Moves the unschedulable pods that a change may help to back-off, or further if they have waited it out.
-    /// `listens` sorts out whole groups by who rejected them, `helps` judges each pod.
-    pub fn wake(
-        &mut self,
+    /// The unschedulable pods that a change may help.
+    /// `listens` sorts out whole groups by who rejected them, `helps` judges one pod for all that are like it. Tells
+    /// which pods to let go by `move_on`.
+    pub fn helped(
+        &self,
         listens: impl Fn(&Rejectors) -> bool,
         helps: impl Fn(&PodInfo, &Rejectors) -> bool,
-        now: Timestamp,
-    ) {
+    ) -> Vec<PodKey> {
         let mut keys = Vec::new();
-        for (by, group) in self.unschedulable.iter().filter(|(by, _)| listens(by)) {
-            keys.extend(group.iter().filter(|key| helps(&self.pods[*key].pod, by)).cloned());
+        for (by, groups) in self.unschedulable.iter().filter(|(by, _)| listens(by)) {
+            let helped = |group: &&BTreeSet<PodKey>| group.first().is_some_and(|key| helps(&self.pods[key].pod, by));
+            keys.extend(groups.values().filter(helped).flatten().cloned());
         }
-        for key in keys {
-            self.move_on(&key, now);
-        }
+        keys
     }
 
     /// Whether any pod waits for a change.
@@ -217,7 +220,8 @@ impl Queue {
                 self.eager.insert((*until, key.clone()));
             }
             State::Unschedulable { by } => {
-                self.unschedulable.entry(by.clone()).or_default().insert(key.clone());
+                let groups = self.unschedulable.entry(by.clone()).or_default();
+                groups.entry(waiting.alike()).or_default().insert(key.clone());
             }
             State::Gated | State::Backoff { .. } => (),
         }
@@ -237,11 +241,14 @@ impl Queue {
                 self.eager.remove(&(*until, key.clone()));
             }
             State::Unschedulable { by } => {
-                if let Some(group) = self.unschedulable.get_mut(by) {
-                    group.remove(key);
-                    if group.is_empty() {
-                        self.unschedulable.remove(by);
-                    }
+                let groups = self.unschedulable.get_mut(by).expect("those who rejected a pod have groups");
+                let group = groups.get_mut(&waiting.alike()).expect("an unschedulable pod is in a group");
+                group.remove(key);
+                if group.is_empty() {
+                    groups.remove(&waiting.alike());
+                }
+                if groups.is_empty() {
+                    self.unschedulable.remove(by);
                 }
             }
             State::Gated | State::Backoff { .. } => (),
@@ -258,6 +265,10 @@ impl Waiting {
             State::Backoff { until, .. } => Some(*until),
             State::Unschedulable { .. } => Some(self.since + STALE_MAX),
         }
+    }
+
+    fn alike(&self) -> Alike {
+        (Arc::as_ptr(&self.pod.shape).addr(), self.pod.scheduler_name.clone())
     }
 
     fn order(&self) -> Order {
@@ -282,6 +293,30 @@ mod tests {
         queue.pop(at(seconds)).map(|(pod, _)| pod.key.name.clone())
     }
 
+    fn wake(queue: &mut Queue, seconds: i64) {
+        for key in queue.helped(|_| true, |_, _| true) {
+            queue.move_on(&key, at(seconds));
+        }
+    }
+
+    #[test]
+    fn pods_alike_are_judged_once() {
+        let (mut queue, mut shapes) = (Queue::default(), Shapes::default());
+        for (name, scheduler) in [("a", "x"), ("b", "x"), ("c", "y")] {
+            let text = format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"schedulerName":"{scheduler}"}}}}"#);
+            let pod = PodInfo::read(text.as_bytes(), &mut shapes).unwrap();
+            queue.unschedulable((pod, 0), 0, BTreeSet::new(), at(0));
+        }
+        let judged = std::cell::Cell::new(0);
+        let helps = |pod: &PodInfo, _: &Rejectors| {
+            judged.set(judged.get() + 1);
+            pod.scheduler_name == "x"
+        };
+        let mut names: Vec<_> = queue.helped(|_| true, helps).into_iter().map(|key| key.name).collect();
+        names.sort();
+        assert_eq!((names, judged.get()), (vec!["a".to_owned(), "b".to_owned()], 2));
+    }
+
     #[test]
     fn higher_rank_goes_first_then_the_longest_waiting() {
         let mut queue = Queue::default();
@@ -296,10 +331,10 @@ mod tests {
     fn only_a_change_that_may_help_wakes_a_pod() {
         let mut queue = Queue::default();
         queue.unschedulable((pod("p"), 0), 0, BTreeSet::from(["TaintToleration"]), at(0));
-        queue.wake(|by| by.contains("NodePorts"), |_, _| true, at(60));
-        queue.wake(|_| true, |_, _| false, at(60));
+        assert!(queue.helped(|by| by.contains("NodePorts"), |_, _| true).is_empty());
+        assert!(queue.helped(|_| true, |_, _| false).is_empty());
         assert_eq!(popped(&mut queue, 60), None);
-        queue.wake(|by| by.contains("TaintToleration"), |_, _| true, at(60));
+        wake(&mut queue, 60);
         assert_eq!(popped(&mut queue, 60).as_deref(), Some("p"));
     }
 
@@ -307,7 +342,7 @@ mod tests {
     fn a_pod_in_back_off_goes_when_nobody_else_is_ready() {
         let mut queue = Queue::default();
         queue.unschedulable((pod("p"), 9), 0, BTreeSet::new(), at(0));
-        queue.wake(|_| true, |_, _| true, at(0));
+        wake(&mut queue, 0);
         queue.add(pod("fresh"), 0, at(0));
         assert_eq!(popped(&mut queue, 0).as_deref(), Some("fresh"));
         assert_eq!(queue.next_wake(), Some(at(1)));

@@ -23,7 +23,36 @@ pub struct Resources {
     pub others: BTreeMap<String, i64>,
 }
 
+/// A resource whose name was looked at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    Cpu,
+    Memory,
+    EphemeralStorage,
+    Other(String),
+}
+
+impl Which {
+    pub fn new(name: &str) -> Which {
+        match name {
+            "cpu" => Which::Cpu,
+            "memory" => Which::Memory,
+            "ephemeral-storage" => Which::EphemeralStorage,
+            other => Which::Other(other.to_owned()),
+        }
+    }
+}
+
 impl Resources {
+    pub fn of(&self, which: &Which) -> i64 {
+        match which {
+            Which::Cpu => self.cpu_milli,
+            Which::Memory => self.memory,
+            Which::EphemeralStorage => self.ephemeral_storage,
+            Which::Other(name) => self.others.get(name).copied().unwrap_or(0),
+        }
+    }
+
     pub fn from_list(list: &ResourceList) -> Resources {
         let mut resources = Resources::default();
         for (name, text) in list {

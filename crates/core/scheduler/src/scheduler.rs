@@ -1,8 +1,7 @@
 //! The scheduler as a state machine: changes of the cluster go in, bindings, conditions and evictions come out. A pod
 //! that was decided upon counts on its node at once; the shell tells later whether the binding held.
 
-use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use coracle_meta::Object;
@@ -97,6 +96,8 @@ pub struct Scheduler {
     pub(crate) start: usize,
     pub(crate) turn: usize,
     pub(crate) underway: HashMap<PodKey, Underway>,
+    /// Those of them whose volumes are awaited, by when that ends.
+    pub(crate) awaited: BTreeSet<(Timestamp, PodKey)>,
     /// Pods whose victims are being evicted, and whether something happened meanwhile that may help them.
     pub(crate) preempting: HashMap<PodKey, bool>,
     pub(crate) effects: VecDeque<Effect>,
@@ -112,6 +113,7 @@ impl Scheduler {
             start: 0,
             turn: 0,
             underway: HashMap::new(),
+            awaited: BTreeSet::new(),
             preempting: HashMap::new(),
             effects: VecDeque::new(),
         }
@@ -133,8 +135,11 @@ impl Scheduler {
             Event::Gone { resource, object } => self.gone(resource, &object, now),
             Event::BindFailed { key } => self.undo(&key, None, now),
             Event::Prepared { key, done: true } => {
-                if let Some(underway) = self.underway.get_mut(&key) {
-                    underway.volumes_by = Some(now + VOLUMES_WAIT_MAX);
+                if let Some(mut underway) = self.take_underway(&key) {
+                    let by = now + VOLUMES_WAIT_MAX;
+                    underway.volumes_by = Some(by);
+                    self.underway.insert(key.clone(), underway);
+                    self.awaited.insert((by, key));
                     self.bind_those_prepared();
                 }
             }
@@ -162,15 +167,15 @@ impl Scheduler {
 
     /// When to ask again though nothing happened.
     pub fn wake_at(&self) -> Option<Timestamp> {
-        let volumes = self.underway.values().filter_map(|underway| underway.volumes_by);
+        let volumes = self.awaited.first().map(|(by, _)| *by);
         self.queue.next_wake().into_iter().chain(volumes).min()
     }
 
     /// Gives up on pods whose volumes were not bound in time.
     pub fn expire(&mut self, now: Timestamp) {
-        let late = |underway: &&Underway| underway.volumes_by.is_some_and(|by| by <= now);
-        let late: Vec<PodKey> = self.underway.values().filter(late).map(|late| late.pod.key.clone()).collect();
-        for key in late {
+        while self.awaited.first().is_some_and(|(by, _)| *by <= now)
+            && let Some((_, key)) = self.awaited.pop_first()
+        {
             self.undo(&key, Some("binding volumes: context deadline exceeded".into()), now);
         }
     }
@@ -185,20 +190,15 @@ impl Scheduler {
             return;
         }
         let (profiles, kind) = (&self.profiles, change.kind());
-        let missed = RefCell::new(Vec::new());
-        let preempting = &self.preempting;
         let helps = |pod: &PodInfo, by: &crate::queue::Rejectors| {
             let own = profiles.iter().find(|profile| profile.name == pod.scheduler_name);
-            let helps = own.is_none_or(|profile| profile.helps(pod, by, change));
-            if helps && preempting.contains_key(&pod.key) {
-                missed.borrow_mut().push(pod.key.clone());
-                return false;
-            }
-            helps
+            own.is_none_or(|profile| profile.helps(pod, by, change))
         };
-        self.queue.wake(|by| profiles.iter().any(|profile| profile.listens(by, kind)), helps, now);
-        for key in missed.into_inner() {
-            self.preempting.insert(key, true);
+        for key in self.queue.helped(|by| profiles.iter().any(|profile| profile.listens(by, kind)), helps) {
+            match self.preempting.get_mut(&key) {
+                Some(missed) => *missed = true,
+                None => self.queue.move_on(&key, now),
+            }
         }
     }
 
@@ -227,7 +227,7 @@ impl Scheduler {
         self.queue.forget(&pod.key);
         self.preempting.remove(&pod.key);
         self.cluster.nominations.remove(&pod.key);
-        let confirmed = self.underway.remove(&pod.key);
+        let confirmed = self.take_underway(&pod.key);
         if let Some(underway) = &confirmed
             && let Some(profile) = self.profile_of(&pod)
         {
@@ -316,7 +316,7 @@ impl Scheduler {
 
     pub(crate) fn pod_gone(&mut self, key: &PodKey, now: Timestamp) {
         self.drop_waiting(key, now);
-        let underway = self.underway.remove(key);
+        let underway = self.take_underway(key);
         if let Some(underway) = underway {
             self.unreserve(&underway.pod);
         }
@@ -332,7 +332,7 @@ impl Scheduler {
 
     /// Takes a decision back. The pod is tried again after a back-off.
     pub(crate) fn undo(&mut self, key: &PodKey, message: Option<String>, now: Timestamp) {
-        let Some(Underway { pod, attempts, .. }) = self.underway.remove(key) else { return };
+        let Some(Underway { pod, attempts, .. }) = self.take_underway(key) else { return };
         self.unreserve(&pod);
         self.cluster.lift(key);
         self.wake(&Change::PodGone(placed_somewhere(pod.clone())), now);
@@ -348,23 +348,28 @@ impl Scheduler {
 
     /// Binds the pods whose volumes are bound by now.
     pub(crate) fn bind_those_prepared(&mut self) {
-        let ready: Vec<PodKey> = self
-            .underway
-            .values()
-            .filter(|underway| underway.volumes_by.is_some())
-            .filter(|underway| {
-                self.profile_of(&underway.pod).is_some_and(|profile| {
-                    let mut plugins = self.profiles[profile].at(Point::PreBind);
-                    plugins.all(|plugin| plugin.is_bound(&underway.pod, &self.cluster))
-                })
+        let bound = |(_, key): &&(Timestamp, PodKey)| {
+            let Some(Underway { pod, .. }) = self.underway.get(key) else { return false };
+            self.profile_of(pod).is_some_and(|profile| {
+                let mut plugins = self.profiles[profile].at(Point::PreBind);
+                plugins.all(|plugin| plugin.is_bound(pod, &self.cluster))
             })
-            .map(|underway| underway.pod.key.clone())
-            .collect();
-        for key in ready {
+        };
+        let ready: Vec<_> = self.awaited.iter().filter(bound).cloned().collect();
+        for (by, key) in ready {
+            self.awaited.remove(&(by, key.clone()));
             let Some(underway) = self.underway.get_mut(&key) else { continue };
             underway.volumes_by = None;
             self.effects.push_back(Effect::Bind { pod: underway.pod.clone(), node: underway.node.clone() });
         }
+    }
+
+    fn take_underway(&mut self, key: &PodKey) -> Option<Underway> {
+        let underway = self.underway.remove(key)?;
+        if let Some(by) = underway.volumes_by {
+            self.awaited.remove(&(by, key.clone()));
+        }
+        Some(underway)
     }
 }
 
@@ -377,6 +382,7 @@ fn placed_somewhere(pod: Arc<PodInfo>) -> Arc<PodInfo> {
         key: pod.key.clone(),
         uid: pod.uid.clone(),
         shape: pod.shape.clone(),
+        bare: pod.bare.clone(),
         created: pod.created,
         started: pod.started,
         generation: pod.generation,

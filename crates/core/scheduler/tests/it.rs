@@ -4,6 +4,10 @@
 mod cluster;
 #[path = "it/feasibility.rs"]
 mod feasibility;
+#[path = "it/kept.rs"]
+mod kept;
+#[path = "it/naive.rs"]
+mod naive;
 #[path = "it/preemption.rs"]
 mod preemption;
 #[path = "it/queues.rs"]

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::node_resources_fit::Weighted;
 use crate::framework::{Plugin, Point, SCORE_MAX, Score};
 use crate::node::NodeInfo;
-use crate::pod::{PodInfo, Shape};
-use crate::resources::is_scalar;
+use crate::pod::PodInfo;
+use crate::resources::{Which, is_scalar};
 use crate::snapshot::Snapshot;
 
 #[derive(Deserialize)]
@@ -52,25 +52,27 @@ impl Plugin for NodeResourcesBalancedAllocation {
     /// A pod that asks for nothing of it balances nothing.
     fn pre_score(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<Box<dyn Score>> {
         let asks = self.resources.iter().any(|name| pod.requests.amount(name) != 0);
-        let balance = || Balance { shape: pod.shape.clone(), resources: self.resources.clone() };
-        asks.then(|| Box::new(balance()) as Box<dyn Score>)
+        let asked = self.resources.iter().filter_map(|name| {
+            let asked = pod.requests.amount(name);
+            (asked != 0 || !is_scalar(name)).then_some((Which::new(name), asked))
+        });
+        asks.then(|| Box::new(Balance { asked: asked.collect() }) as Box<dyn Score>)
     }
 }
 
 struct Balance {
-    shape: Arc<Shape>,
-    resources: Arc<Vec<String>>,
+    asked: Vec<(Which, i64)>,
 }
 
 impl Score for Balance {
     fn score(&self, _at: usize, node: &NodeInfo) -> i64 {
         let (mut with, mut without) = (Spread::default(), Spread::default());
-        for name in self.resources.iter() {
-            let (asked, capacity) = (self.shape.requests.amount(name), node.allocatable.amount(name));
-            if capacity == 0 || (asked == 0 && is_scalar(name)) {
+        for (which, asked) in &self.asked {
+            let capacity = node.allocatable.of(which);
+            if capacity == 0 {
                 continue;
             }
-            let used = node.requested.amount(name);
+            let used = node.requested.of(which);
             with.take((used + asked) as f64 / capacity as f64);
             without.take(used as f64 / capacity as f64);
         }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::framework::{Change, Filter, Kind, Plugin, Point, PreFilter, SCORE_MAX, Score, Status};
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::{PodInfo, Shape};
-use crate::resources::{is_extended, is_scalar};
+use crate::resources::{Which, is_extended, is_scalar};
 use crate::snapshot::Snapshot;
 
 /// Scores of a configured curve go from 0 to this.
@@ -175,7 +175,7 @@ impl Plugin for NodeResourcesFit {
     }
 
     fn pre_score(&self, pod: &PodInfo, _cluster: &Snapshot) -> Option<Box<dyn Score>> {
-        Some(Box::new(Shares { shape: pod.shape.clone(), strategy: self.strategy.clone() }))
+        Some(Box::new(Shares::new(&pod.shape, self.strategy.clone())))
     }
 
     fn wakes(&self) -> &'static [Kind] {
@@ -232,28 +232,42 @@ impl Filter for Fit {
 }
 
 struct Shares {
-    shape: Arc<Shape>,
     strategy: Arc<Strategy>,
+    /// What the pod is taken to use of each resource, and how much that counts.
+    asked: Vec<(Which, i64, i64)>,
+}
+
+impl Shares {
+    fn new(shape: &Shape, strategy: Arc<Strategy>) -> Shares {
+        let asked = strategy.resources.iter().filter_map(|resource| {
+            let which = Which::new(&resource.name);
+            let asked = match which {
+                Which::Cpu | Which::Memory => shape.assumed.of(&which),
+                _ => shape.requests.of(&which),
+            };
+            (asked != 0 || !is_scalar(&resource.name)).then_some((which, asked, resource.weight))
+        });
+        Shares { asked: asked.collect(), strategy }
+    }
 }
 
 impl Score for Shares {
     fn score(&self, _at: usize, node: &NodeInfo) -> i64 {
         let (mut sum, mut weights) = (0, 0);
-        for resource in &self.strategy.resources {
-            let name = resource.name.as_str();
-            let (used, asked) = match name {
-                "cpu" => (node.assumed.0, self.shape.assumed.cpu_milli),
-                "memory" => (node.assumed.1, self.shape.assumed.memory),
-                other => (node.requested.amount(other), self.shape.requests.amount(other)),
+        for (which, asked, weight) in &self.asked {
+            let used = match which {
+                Which::Cpu => node.assumed.0,
+                Which::Memory => node.assumed.1,
+                other => node.requested.of(other),
             };
-            let capacity = node.allocatable.amount(name);
-            if capacity == 0 || (asked == 0 && is_scalar(name)) {
+            let capacity = node.allocatable.of(which);
+            if capacity == 0 {
                 continue;
             }
             let rate = self.strategy.rate(used + asked, capacity);
             if rate > 0 || self.strategy.kind != StrategyType::RequestedToCapacityRatio {
-                sum += rate * resource.weight;
-                weights += resource.weight;
+                sum += rate * weight;
+                weights += weight;
             }
         }
         self.strategy.combine(sum, weights)

@@ -242,7 +242,7 @@ impl Counted {
         Counted {
             matches_itself: constraint.selector.matches(&pod.labels),
             is_host: constraint.topology_key == HOSTNAME,
-            includes_all: !(constraint.honor_affinity && chooses) && !constraint.honor_taints,
+            includes_all: !constraint.honor_taints && (!constraint.honor_affinity || !chooses),
             domains: cluster.domains(&constraint.topology_key),
             pods: Vec::new(),
             members: Vec::new(),

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, merge, node, pod};
 
 /// A repeatable stream of numbers (xorshift).
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -21,7 +21,7 @@ impl Dice {
     }
 }
 
-fn any_node(dice: &mut Dice, at: u64) -> Value {
+pub fn any_node(dice: &mut Dice, at: u64) -> Value {
     let mut extra =
         json!({"metadata": {"labels": {"zone": format!("z{}", dice.roll(3)), "disk": format!("d{}", dice.roll(2))}}});
     extra["status"]["allocatable"] = json!({"cpu": (1 + dice.roll(3)).to_string(), "pods": "6"});

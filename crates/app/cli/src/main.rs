@@ -3,6 +3,7 @@
 mod demo;
 mod image;
 mod lifecycle;
+mod sim;
 mod standalone;
 
 use std::path::PathBuf;
@@ -42,6 +43,8 @@ enum Command {
     Image(image::ImageCommand),
     #[command(flatten)]
     Component(standalone::Component),
+    /// Add simulated nodes to a cluster, whose pods run without a machine
+    Sim(sim::Sim),
     /// A workload that needs no registry
     #[command(subcommand)]
     Demo(demo::Demo),
@@ -66,6 +69,7 @@ fn main() -> std::process::ExitCode {
         Command::Status(place) => lifecycle::status(&place),
         Command::Image(command) => image::run(command),
         Command::Component(component) => standalone::run(component, zygote),
+        Command::Sim(sim) => sim::run(sim),
         Command::Demo(demo) => demo::run(demo),
         Command::Guard(arguments) => lifecycle::guard(&arguments),
         Command::Version => {

@@ -225,11 +225,11 @@ pub fn run(component: Component, zygote: Option<coracle_linux::Result<Zygote>>) 
     }
 }
 
-fn say(line: &str) {
+pub fn say(line: &str) {
     eprintln!("{line}");
 }
 
-fn serve<F: Future<Output = Result<(), StandaloneError>>>(component: impl FnOnce() -> F) -> Result<()> {
+pub fn serve<F: Future<Output = Result<(), StandaloneError>>>(component: impl FnOnce() -> F) -> Result<()> {
     coracle_telemetry::start("warn");
     let runtime = runtime()?;
     let result = runtime.block_on(async { component().await });

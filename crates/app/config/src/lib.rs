@@ -30,6 +30,8 @@ pub struct Config {
     pub service_cidr: Option<String>,
     /// Group versions switched on or off, as kube-apiserver's flag of that name: `api/all=true`, `batch/v2alpha1=true`.
     pub runtime_config: Vec<String>,
+    /// How many nodes are simulated beside the real one.
+    pub hollow_nodes: u32,
 }
 
 /// How to reach an etcd cluster.
@@ -71,6 +73,7 @@ impl Config {
             pod_cidr: settings.pod_cidr,
             service_cidr: settings.service_cidr,
             runtime_config: settings.runtime_config.as_deref().map(split).unwrap_or_default(),
+            hollow_nodes: settings.hollow_nodes.unwrap_or(0),
         })
     }
 }

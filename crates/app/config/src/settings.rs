@@ -53,6 +53,9 @@ pub struct Settings {
     /// API groups and versions to switch on or off, as `api/all=true`
     #[arg(long, value_name = "KEY=BOOL,…")]
     pub runtime_config: Option<String>,
+    /// Simulate this many nodes beside the real one, as `coracle sim` does
+    #[arg(long, value_name = "N")]
+    pub hollow_nodes: Option<u32>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +119,7 @@ impl Settings {
             pod_cidr: self.pod_cidr.or(other.pod_cidr),
             service_cidr: self.service_cidr.or(other.service_cidr),
             runtime_config: self.runtime_config.or(other.runtime_config),
+            hollow_nodes: self.hollow_nodes.or(other.hollow_nodes),
         }
     }
 }

@@ -22,4 +22,5 @@ pub mod teardown;
 mod tls;
 mod worker;
 
+pub use coracle_hollow::{Capacity, Fleet, Range, Taint};
 pub use coracle_store::EtcdOptions;

@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use coracle_apiserver::{Identity as Caller, Server};
 use coracle_client::Client;
 use coracle_config::Config;
+use coracle_hollow::{Fleet, Hollow};
 use coracle_image::Store as Images;
 use coracle_linux::zygote::Zygote;
 use coracle_reconcile::{View, ViewExt};
-use coracle_rt::{Closed, Scope};
+use coracle_rt::{Clock, Closed, Scope};
 use coracle_store::EtcdOptions;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use tokio::signal::unix::{SignalKind, signal};
@@ -75,6 +76,8 @@ pub enum StartError {
     Control(#[from] ControlError),
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    #[error("simulating nodes")]
+    Hollow(#[from] coracle_hollow::HollowError),
     #[error("starting the zygote")]
     Zygote(#[source] coracle_linux::Error),
     #[error("setting up signal handlers")]
@@ -96,6 +99,7 @@ pub async fn run(config: Config, zygote: Zygote, tell: impl Fn(&str)) -> Result<
 
     let scope = Scope::root();
     let cluster = Cluster::start(&scope, &config, identity, paths, pki, zygote, &tell, began).await?;
+    cluster.add_hollow_nodes(&scope, config.hollow_nodes, &tell).await?;
     cluster.apply_manifests(&config, &tell).await?;
     tell(&format!("✓ up in {:.2} s", began.elapsed().as_secs_f64()));
     scope.spawn_until_cancelled("settle", settle());
@@ -201,6 +205,15 @@ impl Cluster {
 
     fn client(&self) -> Client {
         self.control_plane.client(Caller::admin())
+    }
+
+    async fn add_hollow_nodes(&self, scope: &Scope, nodes: u32, tell: &impl Fn(&str)) -> Result<(), StartError> {
+        if nodes > 0 {
+            let fleet = Fleet { nodes, ..Fleet::default() };
+            Hollow::start(&scope.child("hollow"), self.client(), Clock::system(), fleet)?.registered().await;
+            tell(&format!("✓ {nodes} hollow nodes"));
+        }
+        Ok(())
     }
 
     async fn apply_manifests(&self, config: &Config, tell: &impl Fn(&str)) -> Result<(), StartError> {

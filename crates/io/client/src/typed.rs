@@ -3,6 +3,7 @@
 use coracle_reconcile::view::Typed;
 use http::Method;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::verbs::list_uri;
@@ -16,6 +17,16 @@ impl Client {
     /// `namespace` is empty for all namespaces.
     pub async fn list_as<T: Typed>(&self, namespace: &str, options: &ListOptions) -> Result<Listed<T>, ClientError> {
         self.json(Method::GET, list_uri(&ResourceRef::of::<T>(), namespace, options), None).await
+    }
+
+    /// As `list_as`, of each object only what `T` reads.
+    pub async fn list_by<T: DeserializeOwned>(
+        &self,
+        resource: &ResourceRef,
+        namespace: &str,
+        options: &ListOptions,
+    ) -> Result<Listed<T>, ClientError> {
+        self.json(Method::GET, list_uri(resource, namespace, options), None).await
     }
 
     pub async fn create_as<T: Typed + Serialize>(&self, namespace: &str, object: &T) -> Result<T, ClientError> {

@@ -6,6 +6,7 @@ use futures_util::stream::{BoxStream, StreamExt, unfold};
 use http::{Request, header};
 use http_body_util::BodyExt;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::path::with_query;
@@ -27,11 +28,12 @@ pub struct WatchOptions {
     pub timeout_seconds: u32,
 }
 
+/// Of encoded objects, or of what a caller reads of them.
 #[derive(Debug)]
-pub enum WatchEvent {
-    Added(Object),
-    Modified(Object),
-    Deleted(Object),
+pub enum WatchEvent<T = Object> {
+    Added(T),
+    Modified(T),
+    Deleted(T),
     /// Everything up to the revision was seen; `initial_end` says that the streaming list is complete.
     Bookmark {
         revision: u64,
@@ -39,7 +41,10 @@ pub enum WatchEvent {
     },
 }
 
-pub type WatchStream = BoxStream<'static, Result<WatchEvent, ClientError>>;
+pub type WatchStream<T = Object> = BoxStream<'static, Result<WatchEvent<T>, ClientError>>;
+
+/// Makes of an object's JSON what its watcher wants; the other text is the request's URI, for what an error says.
+type Read<T> = fn(&str, &[u8]) -> Result<T, ClientError>;
 
 #[derive(Deserialize)]
 struct Line<'a> {
@@ -57,6 +62,26 @@ impl Client {
         namespace: &str,
         options: &WatchOptions,
     ) -> Result<WatchStream, ClientError> {
+        self.watch_by(resource, namespace, options, shown_object).await
+    }
+
+    /// As `watch`, and of each object only what `T` reads.
+    pub async fn watch_as<T: DeserializeOwned + 'static>(
+        &self,
+        resource: &ResourceRef,
+        namespace: &str,
+        options: &WatchOptions,
+    ) -> Result<WatchStream<T>, ClientError> {
+        self.watch_by(resource, namespace, options, read_as).await
+    }
+
+    async fn watch_by<T: 'static>(
+        &self,
+        resource: &ResourceRef,
+        namespace: &str,
+        options: &WatchOptions,
+        read: Read<T>,
+    ) -> Result<WatchStream<T>, ClientError> {
         let initial = options.send_initial_events;
         let timeout = if options.timeout_seconds == 0 { String::new() } else { options.timeout_seconds.to_string() };
         let parameters = [
@@ -72,7 +97,7 @@ impl Client {
         let uri = with_query(resource.path(namespace), &parameters);
         let request = Request::get(&uri).header(header::ACCEPT, "application/json").body(Bytes::new());
         let answer = self.send(request.map_err(|source| transport(&uri, source.into()))?).await?;
-        Ok(events(uri, answer.into_body()))
+        Ok(events(uri, answer.into_body(), read))
     }
 }
 
@@ -83,9 +108,9 @@ struct Lines {
     searched: usize,
 }
 
-fn events(uri: String, body: Body) -> WatchStream {
+fn events<T: 'static>(uri: String, body: Body, read: Read<T>) -> WatchStream<T> {
     let lines = Lines { uri, body: Some(body), buffer: BytesMut::new(), searched: 0 };
-    unfold(lines, |mut lines| async move {
+    unfold(lines, move |mut lines| async move {
         let line = match lines.next().await? {
             Ok(line) => line,
             Err(error) => {
@@ -93,7 +118,7 @@ fn events(uri: String, body: Body) -> WatchStream {
                 return Some((Err(error), lines));
             }
         };
-        let event = parse(&lines.uri, &line);
+        let event = parse(&lines.uri, &line, read);
         if event.is_err() {
             lines.body = None;
         }
@@ -126,14 +151,14 @@ impl Lines {
     }
 }
 
-fn parse(uri: &str, line: &[u8]) -> Result<WatchEvent, ClientError> {
+fn parse<T>(uri: &str, line: &[u8], read: Read<T>) -> Result<WatchEvent<T>, ClientError> {
     let decode = |source: serde_json::Error| ClientError::Decode { uri: uri.into(), source: source.into() };
     let event: Line<'_> = serde_json::from_slice(line).map_err(decode)?;
     let raw = event.object.get();
     match event.kind {
-        "ADDED" => Ok(WatchEvent::Added(shown_object(uri, raw.as_bytes())?)),
-        "MODIFIED" => Ok(WatchEvent::Modified(shown_object(uri, raw.as_bytes())?)),
-        "DELETED" => Ok(WatchEvent::Deleted(shown_object(uri, raw.as_bytes())?)),
+        "ADDED" => Ok(WatchEvent::Added(read(uri, raw.as_bytes())?)),
+        "MODIFIED" => Ok(WatchEvent::Modified(read(uri, raw.as_bytes())?)),
+        "DELETED" => Ok(WatchEvent::Deleted(read(uri, raw.as_bytes())?)),
         "BOOKMARK" => {
             let object = Value::from_json(raw.as_bytes()).map_err(decode)?;
             let revision = object.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or(0);
@@ -143,6 +168,10 @@ fn parse(uri: &str, line: &[u8]) -> Result<WatchEvent, ClientError> {
         "ERROR" => Err(ClientError::Status(serde_json::from_str::<Status>(raw).map_err(decode)?)),
         other => Err(ClientError::Decode { uri: uri.into(), source: format!("unknown watch event {other}").into() }),
     }
+}
+
+fn read_as<T: DeserializeOwned>(uri: &str, json: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(json).map_err(|source| ClientError::Decode { uri: uri.into(), source: source.into() })
 }
 
 /// An object as a server shows it, without its managed fields: no decision reads them.
@@ -176,7 +205,7 @@ mod tests {
             "ersion\":\"7\",\"managedFields\":[]}}}\n{\"type\":\"BOOKMARK\",\"object\":{\"metadata\":",
             "{\"resourceVersion\":\"9\"}}}\n",
         ];
-        let mut stream = events("/x".into(), body(chunks));
+        let mut stream = events("/x".into(), body(chunks), shown_object);
         let next = futures_util::FutureExt::now_or_never(stream.next()).flatten();
         let Some(Ok(WatchEvent::Added(object))) = next else { panic!("{next:?}") };
         assert_eq!((object.revision, &object.bytes[..]), (7, &br#"{"metadata":{"name":"a"}}"#[..]));
@@ -188,8 +217,11 @@ mod tests {
     #[test]
     fn an_error_event_ends_the_stream() {
         let line = "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"code\":410,\"reason\":\"Expired\"}}\nrest\n";
-        let mut stream =
-            events("/x".into(), body(Box::leak(Box::new([&*Box::leak(line.to_owned().into_boxed_str())]))));
+        let mut stream = events(
+            "/x".into(),
+            body(Box::leak(Box::new([&*Box::leak(line.to_owned().into_boxed_str())]))),
+            shown_object,
+        );
         let next = futures_util::FutureExt::now_or_never(stream.next()).flatten();
         assert!(matches!(next, Some(Err(ClientError::Status(status))) if status.code == 410));
     }

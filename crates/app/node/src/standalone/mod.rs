@@ -5,6 +5,7 @@
 pub mod apiserver;
 pub mod deciders;
 pub mod dev_pki;
+pub mod hollow;
 pub mod kubelet;
 pub mod network;
 
@@ -59,6 +60,8 @@ pub enum StandaloneError {
     Worker(#[from] WorkerError),
     #[error("{setting}: {value:?} is not a range such as 10.42.0.0/16")]
     Range { setting: &'static str, value: String },
+    #[error("simulating nodes")]
+    Hollow(#[from] coracle_hollow::HollowError),
     #[error("a component failed; run with CORACLE_LOG=info to see which")]
     Component,
     #[error("the Lease kube-system/{0} was lost to another process")]

@@ -1,5 +1,6 @@
-//! Every kind that Kubernetes 1.36 serves: its names, scope, verbs, versions and place in the store, and the rules
-//! that a write of it runs through. Pure functions of trees; nothing here reads, waits or keeps anything.
+//! Every kind that Kubernetes 1.36 serves, and those of metrics.k8s.io: its names, scope, verbs, versions and place in
+//! the store, and the rules that a write of it runs through. Pure functions of trees; nothing here reads, waits or keeps
+//! anything.
 
 pub mod column;
 pub mod kind;
@@ -22,6 +23,7 @@ pub mod discovery;
 pub mod events;
 pub mod flowcontrol;
 pub mod internal;
+pub mod metrics;
 pub mod networking;
 pub mod node;
 pub mod policy;

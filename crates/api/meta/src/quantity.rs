@@ -44,6 +44,10 @@ impl Quantity {
         Quantity { nanos: i128::from(units) * NANO, format }
     }
 
+    pub fn from_nanos(nanos: i64) -> Quantity {
+        Quantity { nanos: i128::from(nanos), format: Format::DecimalSi }
+    }
+
     pub fn from_milli(milli: i64) -> Quantity {
         Quantity { nanos: i128::from(milli) * 1_000_000, format: Format::DecimalSi }
     }

@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use coracle_config::{Config, Settings, read_scheduler};
+use coracle_config::{Config, Settings, duration, read_scheduler};
 use coracle_linux::zygote::Zygote;
 use coracle_node::standalone::apiserver::{self, Datastore};
 use coracle_node::standalone::deciders::{self, ControllerOptions, Credentials, LeaderElection, SchedulerOptions};
@@ -89,6 +90,9 @@ pub struct ApiServer {
     /// API versions switched on or off, as api/all=true,batch/v1=false
     #[arg(long, value_name = "SETTINGS", value_delimiter = ',')]
     runtime_config: Vec<String>,
+    /// Time over which the use of processors is told, and the age of what is told without measuring anew
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    metric_resolution: Duration,
     /// Where the cluster reaches this server [default: this machine's address]
     #[arg(long, value_name = "IP")]
     advertise_address: Option<IpAddr>,
@@ -112,6 +116,9 @@ pub struct ControllerManager {
     /// Whether each controller acts under a service account of its own
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     use_service_account_credentials: bool,
+    /// How often HorizontalPodAutoscalers look at what their pods use
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    horizontal_pod_autoscaler_sync_period: Duration,
     #[command(flatten)]
     leading: Leading,
 }
@@ -261,6 +268,7 @@ impl ApiServer {
             advertise: self.advertise_address,
             service_cidr: self.service_cidr,
             runtime_config: self.runtime_config,
+            metric_resolution: self.metric_resolution,
         }
     }
 }
@@ -298,6 +306,7 @@ impl ControllerManager {
             service_account_key: self.service_account_private_key_file,
             credentials,
             election,
+            autoscaler_period: self.horizontal_pod_autoscaler_sync_period,
         }
     }
 }

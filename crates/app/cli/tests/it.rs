@@ -15,3 +15,5 @@ mod standalone;
 mod tour;
 #[path = "it/two.rs"]
 mod two;
+#[path = "it/usage.rs"]
+mod usage;

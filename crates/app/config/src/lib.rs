@@ -1,13 +1,16 @@
 //! Settings of a cluster: the flags of `coracle up`, the same names in a file, and what both mean together. It reads
 //! one file and decides; it starts nothing.
 
+mod duration;
 mod scheduler;
 mod settings;
 
+pub use duration::duration;
 pub use scheduler::read_scheduler;
 pub use settings::{ConfigError, DEFAULT_FILE, Settings};
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What a cluster is to be, every default filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,10 @@ pub struct Config {
     pub runtime_config: Vec<String>,
     /// How many nodes are simulated beside the real one.
     pub hollow_nodes: u32,
+    /// The span that `metrics.k8s.io` tells rates over, as metrics-server's flag of that name.
+    pub metric_resolution: Duration,
+    /// How often autoscalers look, as kube-controller-manager's `--horizontal-pod-autoscaler-sync-period`.
+    pub autoscaler_period: Duration,
 }
 
 /// How to reach an etcd cluster.
@@ -47,6 +54,8 @@ pub struct Datastore {
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/coracle";
 pub const DEFAULT_PORT: u16 = 6443;
+pub const DEFAULT_METRIC_RESOLUTION: Duration = Duration::from_secs(10);
+pub const DEFAULT_AUTOSCALER_PERIOD: Duration = Duration::from_secs(15);
 
 impl Config {
     /// Fills in defaults and checks every value. `hostname` is the machine's.
@@ -74,8 +83,19 @@ impl Config {
             service_cidr: settings.service_cidr,
             runtime_config: settings.runtime_config.as_deref().map(split).unwrap_or_default(),
             hollow_nodes: settings.hollow_nodes.unwrap_or(0),
+            metric_resolution: duration_or("metric-resolution", settings.metric_resolution, DEFAULT_METRIC_RESOLUTION)?,
+            autoscaler_period: duration_or(
+                "horizontal-pod-autoscaler-sync-period",
+                settings.horizontal_pod_autoscaler_sync_period,
+                DEFAULT_AUTOSCALER_PERIOD,
+            )?,
         })
     }
+}
+
+fn duration_or(setting: &'static str, given: Option<String>, usual: Duration) -> Result<Duration, ConfigError> {
+    let Some(text) = given else { return Ok(usual) };
+    duration(&text).map_err(|_| ConfigError::Duration { setting, text })
 }
 
 fn split(list: &str) -> Vec<String> {
@@ -112,6 +132,16 @@ mod tests {
     fn everything_has_a_default() {
         let config = config(Settings::default()).unwrap();
         assert_eq!((config.name.as_str(), config.node_name.as_str(), config.port), ("coracle", "host-1", 6443));
+    }
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        let settings = |text: &str| Settings { metric_resolution: Some(text.into()), ..Settings::default() };
+        assert_eq!(config(settings("1m30s")).unwrap().metric_resolution, Duration::from_secs(90));
+        assert_eq!(config(settings("500ms")).unwrap().metric_resolution, Duration::from_millis(500));
+        for bad in ["0s", "-1s", "15", "soon"] {
+            assert!(config(settings(bad)).unwrap_err().to_string().starts_with("metric-resolution: "), "{bad}");
+        }
     }
 
     #[test]

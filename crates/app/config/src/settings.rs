@@ -56,6 +56,12 @@ pub struct Settings {
     /// Simulate this many nodes beside the real one, as `coracle sim` does
     #[arg(long, value_name = "N")]
     pub hollow_nodes: Option<u32>,
+    /// Time over which the use of processors is told, and the age of what is told without measuring anew [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub metric_resolution: Option<String>,
+    /// How often HorizontalPodAutoscalers look at what their pods use [default: 15s]
+    #[arg(long, value_name = "DURATION")]
+    pub horizontal_pod_autoscaler_sync_period: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +84,8 @@ pub enum ConfigError {
         #[source]
         source: coracle_scheduler::config::ConfigError,
     },
+    #[error("{setting}: {text:?} is no duration: give one as 15s, 500ms or 1m30s")]
+    Duration { setting: &'static str, text: String },
     #[error(
         "{setting}: {name:?} is not usable: take at most {length_max} lower case letters, digits and '-', \
          with a letter or digit at both ends"
@@ -120,6 +128,10 @@ impl Settings {
             service_cidr: self.service_cidr.or(other.service_cidr),
             runtime_config: self.runtime_config.or(other.runtime_config),
             hollow_nodes: self.hollow_nodes.or(other.hollow_nodes),
+            metric_resolution: self.metric_resolution.or(other.metric_resolution),
+            horizontal_pod_autoscaler_sync_period: self
+                .horizontal_pod_autoscaler_sync_period
+                .or(other.horizontal_pod_autoscaler_sync_period),
         }
     }
 }

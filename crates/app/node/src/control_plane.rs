@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_apiserver::{Groups, Identity as Caller, LocalTransport, Options, Server, ServerError};
 use coracle_cache::Cache;
@@ -20,7 +21,7 @@ use tokio::net::TcpListener;
 use crate::apidocs;
 use crate::pki::Pki;
 use crate::signing::Authority;
-use crate::tls::{self, ClientCertificates};
+use crate::tls;
 use crate::up::StartError;
 
 pub struct ControlPlane {
@@ -47,6 +48,8 @@ pub struct Serving {
     pub service_cidr: String,
     /// Group versions switched on or off, as kube-apiserver's flag of that name.
     pub runtime_config: Vec<String>,
+    /// The span that `metrics.k8s.io` tells rates over.
+    pub metric_resolution: Duration,
 }
 
 impl ControlPlane {
@@ -72,18 +75,19 @@ impl ControlPlane {
             kubelet_tls: Some(tls::client(&pki.api_server_kubelet_client, &pki.ca)?),
             docs: Some(apidocs::handler(groups)),
             runtime_config: serving.runtime_config,
+            metric_resolution: serving.metric_resolution,
         })?;
         let listener = TcpListener::bind(("0.0.0.0", serving.port))
             .await
             .map_err(|source| StartError::Listen { port: serving.port, source })?;
-        let tls = tls::server(&pki.api_server, &pki.ca, ClientCertificates::Optional, &[b"h2", b"http/1.1"])?;
+        let tls = tls::server(&pki.api_server, &pki.ca, &[b"h2", b"http/1.1"])?;
         server.start().await?;
         scope.spawn("apiserver", coracle_apiserver::serve(server.clone(), listener, tls, scope.child("apiserver")));
         Ok(ControlPlane { server })
     }
 
-    /// Starts the scheduler and the controllers.
-    pub fn start_deciders(&self, scope: &Scope, pki: &Pki) {
+    /// Starts the scheduler and the controllers; autoscalers look once in a period.
+    pub fn start_deciders(&self, scope: &Scope, pki: &Pki, autoscaler_period: Duration) {
         let clock = Clock::system();
         let scheduler = self.client(Caller::scheduler());
         let deciding = coracle_scheduler::Scheduler::standard(coracle_controld::DEFAULT_SCHEDULER);
@@ -94,7 +98,7 @@ impl ControlPlane {
             name => Caller::controller(name),
         };
         let clients = Arc::new(move |name: &str| local(&server, caller(name)));
-        let settings = Settings { root_ca: pki.ca.clone(), can_sign: true, can_make_tokens: true };
+        let settings = Settings { root_ca: pki.ca.clone(), can_sign: true, can_make_tokens: true, autoscaler_period };
         let driver = Driver {
             scope: scope.child("controller-manager"),
             view: self.view(),

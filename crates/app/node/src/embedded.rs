@@ -117,8 +117,8 @@ impl Runtime for Embedded {
         self.runtime.exec_sync(&request.container_id, request.cmd, seconds(request.timeout)).await
     }
 
-    async fn list_container_stats(&self) -> Result<Vec<cri::ContainerStats>, RuntimeError> {
-        self.runtime.list_container_stats(None).await
+    async fn list_pod_sandbox_stats(&self) -> Result<Vec<cri::PodSandboxStats>, RuntimeError> {
+        self.runtime.list_pod_sandbox_stats().await
     }
 
     async fn list_images(&self) -> Result<Vec<cri::Image>, RuntimeError> {

@@ -19,26 +19,12 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// Whether a client must show a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientCertificates {
-    Optional,
-    Required,
-}
-
-/// A listener's settings: it presents `identity` and trusts clients of `ca`. HTTP/2 is offered first where it is.
-pub fn server(
-    identity: &KeyPairPem,
-    ca: &str,
-    clients: ClientCertificates,
-    protocols: &[&[u8]],
-) -> Result<Arc<ServerConfig>, TlsError> {
+/// A listener's settings: it presents `identity` and believes clients' certificates of `ca`, which none need show.
+/// HTTP/2 is offered first where it is.
+pub fn server(identity: &KeyPairPem, ca: &str, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider.clone());
-    let verifier = match clients {
-        ClientCertificates::Optional => verifier.allow_unauthenticated(),
-        ClientCertificates::Required => verifier,
-    };
+    let verifier = verifier.allow_unauthenticated();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier.build()?)

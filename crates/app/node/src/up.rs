@@ -126,7 +126,13 @@ fn server_addresses(identity: &Identity) -> Vec<std::net::IpAddr> {
 fn serving(config: &Config, identity: &Identity) -> Serving {
     let service_cidr = identity.service_cidr.to_string();
     let runtime_config = config.runtime_config.clone();
-    Serving { advertise: identity.node_ip, port: identity.api_port, service_cidr, runtime_config }
+    Serving {
+        advertise: identity.node_ip,
+        port: identity.api_port,
+        service_cidr,
+        runtime_config,
+        metric_resolution: config.metric_resolution,
+    }
 }
 
 fn keeping(config: &Config, paths: &Paths) -> Keeping {
@@ -178,7 +184,7 @@ impl Cluster {
             ControlPlane::start(scope, serving(config, &identity), &pki, keeping(config, &paths)).await?;
         let context = write_kubeconfig(config, &identity, &paths, &pki)?;
         step(&format!("API server on https://127.0.0.1:{}, {context}", identity.api_port));
-        control_plane.start_deciders(scope, &pki);
+        control_plane.start_deciders(scope, &pki, config.autoscaler_period);
         step("scheduler and controllers");
         let images = Arc::new(images::open(&paths)?);
         let program =

@@ -22,7 +22,7 @@ use crate::embedded::{Embedded, Network};
 use crate::identity::{Cidr, Identity};
 use crate::paths::Paths;
 use crate::pki::{KeyPairPem, Pki};
-use crate::tls::{self, ClientCertificates, TlsError};
+use crate::tls::{self, TlsError};
 
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
 const DNS_PORT: u16 = 53;
@@ -185,9 +185,9 @@ pub fn kubelet_options(identity: &Identity, paths: &Paths) -> coracle_kubelet::O
     }
 }
 
-/// What a kubelet's server presents, and whom it lets in.
+/// What a kubelet's server presents, and whose certificates it believes.
 pub fn kubelet_tls(identity: &KeyPairPem, ca: &str) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    tls::server(identity, ca, ClientCertificates::Required, &[b"http/1.1"])
+    tls::server(identity, ca, &[b"http/1.1"])
 }
 
 /// The Service by which pods reach DNS, its endpoint this node's own server.

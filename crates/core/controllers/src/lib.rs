@@ -51,10 +51,12 @@ pub mod ttl;
 pub mod ttl_after_finished;
 pub mod vac_protection;
 
+use std::time::Duration;
+
 use coracle_reconcile::Controller;
 
 /// What controllers need to know that no object tells them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// PEM of the authority that signs the API server's certificate, published in every namespace.
     pub root_ca: String,
@@ -62,6 +64,15 @@ pub struct Settings {
     pub can_sign: bool,
     /// Whether it has the key of service accounts' tokens.
     pub can_make_tokens: bool,
+    /// How often autoscalers look, as upstream's `--horizontal-pod-autoscaler-sync-period`.
+    pub autoscaler_period: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        let autoscaler_period = Duration::from_secs(15);
+        Settings { root_ca: String::new(), can_sign: false, can_make_tokens: false, autoscaler_period }
+    }
 }
 
 /// The table of controllers. Their order means nothing: each runs on its own.
@@ -99,7 +110,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(attach_detach::AttachDetach),
         Box::new(device_taint_eviction::DeviceTaintEviction),
         Box::new(legacy_token_cleaner::LegacyTokenCleaner),
-        Box::<hpa::HorizontalPodAutoscaler>::default(),
+        Box::new(hpa::HorizontalPodAutoscaler::new(settings.autoscaler_period)),
         Box::new(resource_claim::ResourceClaim),
         Box::new(bootstrap_signer::BootstrapSigner),
         Box::new(token_cleaner::TokenCleaner),

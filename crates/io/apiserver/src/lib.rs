@@ -33,6 +33,7 @@ pub mod serve;
 pub mod server;
 mod services;
 mod tunnel;
+mod usage;
 
 pub use caller::{Caller, Identity, LocalTransport};
 pub use groups::{Groups, GroupsError};

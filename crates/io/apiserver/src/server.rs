@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use coracle_access::Policy;
@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::services::range::Cidr;
 use crate::store::charge::Turns;
 use crate::store::facts::Facts;
+use crate::usage::Sampler;
 use crate::{bootstrap, doors, encode, identify, impersonate, verbs};
 
 /// The issuer and the audience of service accounts' tokens.
@@ -64,6 +65,8 @@ pub struct Options {
     /// How kubelets are reached: the client certificate shown to them and whom to trust.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     pub docs: Option<ApiDocs>,
+    /// The span that `metrics.k8s.io` tells rates over, as metrics-server's `--metric-resolution`.
+    pub metric_resolution: Duration,
     /// Versions switched on or off, as kube-apiserver's flag of that name: `api/all=true`, `batch/v2alpha1=true`.
     pub runtime_config: Vec<String>,
 }
@@ -107,6 +110,7 @@ pub struct Server {
     /// Writes that are charged to quotas, namespace by namespace.
     pub(crate) turns: Turns,
     pub(crate) facts: Facts,
+    pub(crate) usage: Arc<Sampler>,
     limits: Limits,
     ready: AtomicBool,
 }
@@ -145,6 +149,7 @@ impl Server {
             allocation: tokio::sync::Mutex::default(),
             turns: Turns::default(),
             facts: Facts::default(),
+            usage: Sampler::new(options.metric_resolution),
             limits: Limits::default(),
             ready: AtomicBool::new(false),
         }))

@@ -20,7 +20,7 @@ use crate::server::Server;
 use crate::store::{self, Target};
 use crate::verbs::patch::{Patch, in_served_version};
 use crate::verbs::write::{show, stored};
-use crate::{decode, tunnel};
+use crate::{decode, tunnel, usage};
 
 pub async fn route(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
     let kind = target.served.kind;
@@ -127,6 +127,9 @@ fn pin(kept: &mut Value, new: &Value) {
 
 /// Kinds that are asked and answered.
 pub async fn unkept(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Response, Status> {
+    if target.served.kind.group == "metrics.k8s.io" {
+        return usage::answer(server, call, target).await;
+    }
     whole_only(call)?;
     match (target.served.kind.group, target.served.kind.kind) {
         ("", "Binding") => binding::bind(server, call, target).await,

@@ -50,12 +50,12 @@ const CROSS_ORIGIN: [&str; 6] = [
 ];
 
 /// Where a request goes on to.
-struct Place {
-    host: String,
-    port: u16,
-    tls: Option<Arc<rustls::ClientConfig>>,
+pub(crate) struct Place {
+    pub host: String,
+    pub port: u16,
+    pub tls: Option<Arc<rustls::ClientConfig>>,
     /// With its query.
-    path: String,
+    pub path: String,
     way: Way,
 }
 
@@ -145,7 +145,8 @@ fn kubelet_query(call: &Call, part: &str) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-fn kubelet(server: &Server, node: &str, path: String) -> Result<Place, Status> {
+/// The kubelet of a node, as the node's object tells where it is.
+pub(crate) fn kubelet(server: &Server, node: &str, path: String) -> Result<Place, Status> {
     let resource = Resource::new("", "nodes");
     let found = server.view.get(&resource, "", node).ok_or_else(|| Status::not_found(&resource, node))?;
     let node_object = tree(&found)?;

@@ -20,6 +20,8 @@ mod parts;
 mod quota;
 #[path = "it/rubbish.rs"]
 mod rubbish;
+#[path = "it/usage.rs"]
+mod usage;
 #[path = "it/wire.rs"]
 mod wire;
 
@@ -38,7 +40,9 @@ impl Drop for Folder {
     }
 }
 
-fn server_on(store: Arc<dyn Store>, scope: &Scope) -> Arc<Server> {
+type KubeletTls = Option<Arc<rustls::ClientConfig>>;
+
+fn server_on(store: Arc<dyn Store>, scope: &Scope, kubelet_tls: KubeletTls) -> Arc<Server> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     Server::new(Options {
         cache: Cache::new(store, scope.clone()),
@@ -50,20 +54,25 @@ fn server_on(store: Arc<dyn Store>, scope: &Scope) -> Arc<Server> {
         node_ports: (30000, 32767),
         token_keys: vec![key.serialize_pem()],
         tokens: Vec::new(),
-        kubelet_tls: None,
+        kubelet_tls,
         docs: None,
+        metric_resolution: std::time::Duration::from_secs(10),
         runtime_config: Vec::new(),
     })
     .unwrap()
 }
 
 async fn fixture() -> Fixture {
+    fixture_with(None).await
+}
+
+async fn fixture_with(kubelet_tls: KubeletTls) -> Fixture {
     let scope = Scope::root();
     // A folder of its own: the files of an ephemeral store have names for a moment.
     let folder = std::env::temp_dir().join(format!("coracle-apiserver-{}", Dice::system().uuid()));
     std::fs::create_dir(&folder).unwrap();
     let store = Engine::ephemeral(&folder, scope.clone()).unwrap();
-    let server = server_on(store, &scope);
+    let server = server_on(store, &scope, kubelet_tls);
     server.start().await.unwrap();
     let fixture = Fixture { server, scope, folder: Arc::new(Folder(folder)) };
     let account = json!({"metadata": {"name": "default"}});
@@ -74,7 +83,7 @@ async fn fixture() -> Fixture {
 impl Fixture {
     /// Another server on the same store.
     fn beside(&self) -> Fixture {
-        let server = server_on(self.server.cache.store.clone(), &self.scope);
+        let server = server_on(self.server.cache.store.clone(), &self.scope, None);
         Fixture { server, scope: self.scope.clone(), folder: self.folder.clone() }
     }
 

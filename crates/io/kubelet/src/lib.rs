@@ -24,6 +24,7 @@ pub mod runtime;
 mod sandbox;
 mod security;
 mod server;
+mod stats;
 mod status;
 mod volumes;
 mod worker;
@@ -93,6 +94,7 @@ impl Kubelet {
         let node = Arc::new(NodeContext {
             events: events::EventSink::start(&scope, client.clone(), clock.clone(), host),
             memory_bytes: capacity.memory_bytes,
+            rates: stats::Rates::default(),
             allocatable: capacity.allocatable.clone(),
             options,
             view,

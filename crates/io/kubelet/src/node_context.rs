@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::events::EventSink;
 use crate::options::Options;
 use crate::runtime::Runtime;
+use crate::stats::Rates;
 
 pub(crate) struct NodeContext {
     pub options: Options,
@@ -22,6 +23,7 @@ pub(crate) struct NodeContext {
     pub scope: Scope,
     pub events: EventSink,
     pub memory_bytes: u64,
+    pub rates: Rates,
     /// Of the node, as its status has it.
     pub allocatable: BTreeMap<String, String>,
 }

@@ -24,9 +24,10 @@ pub struct Options {
     /// The host's resolver configuration, for pods with dnsPolicy Default.
     pub resolv_conf: PathBuf,
     pub listen: SocketAddr,
-    /// The serving certificate, and who may call: the client CA is part of it. Without, there is no server.
+    /// The serving certificate, and the CA of clients' certificates, which need not be shown. Without, there is no
+    /// server.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// Common names of client certificates that may call; empty for all that the TLS configuration lets in.
+    /// Common names of client certificates that may do everything. Of all others the API server is asked.
     pub clients: Vec<String>,
     pub pods_max: u32,
     /// Below it lies `kubepods`; absolute within each cgroup hierarchy, without a slash at its end.

@@ -45,7 +45,8 @@ pub trait Runtime: Send + Sync + 'static {
     ) -> Result<(), RuntimeError>;
     /// A timeout of 0 is none; one that passes is `DeadlineExceeded`.
     async fn exec_sync(&self, request: cri::ExecSyncRequest) -> Result<cri::ExecSyncResponse, RuntimeError>;
-    async fn list_container_stats(&self) -> Result<Vec<cri::ContainerStats>, RuntimeError>;
+    /// What sandboxes and their containers use.
+    async fn list_pod_sandbox_stats(&self) -> Result<Vec<cri::PodSandboxStats>, RuntimeError>;
 
     async fn list_images(&self) -> Result<Vec<cri::Image>, RuntimeError>;
     /// Absent where the image is not there.

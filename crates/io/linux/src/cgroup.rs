@@ -58,7 +58,7 @@ pub struct Usage {
     pub rss_bytes: u64,
     pub page_faults: u64,
     pub major_page_faults: u64,
-    pub processes: u64,
+    pub swap_bytes: u64,
 }
 
 impl Layout {
@@ -254,9 +254,12 @@ impl Group {
         }
         let (current, stat, names) = if let Some(folder) = self.folder_of("memory") {
             let names = ["total_rss", "total_inactive_file", "total_pgfault", "total_pgmajfault"];
-            (number(folder.join("memory.usage_in_bytes")), fields(&folder.join("memory.stat")), names)
+            let stat = fields(&folder.join("memory.stat"));
+            usage.swap_bytes = stat.get("total_swap").copied().unwrap_or(0);
+            (number(folder.join("memory.usage_in_bytes")), stat, names)
         } else if let Some(folder) = self.unified_folder() {
             let names = ["anon", "inactive_file", "pgfault", "pgmajfault"];
+            usage.swap_bytes = number(folder.join("memory.swap.current"));
             (number(folder.join("memory.current")), fields(&folder.join("memory.stat")), names)
         } else {
             return usage;
@@ -267,8 +270,16 @@ impl Group {
         usage.working_set_bytes = current.saturating_sub(field(1));
         usage.page_faults = field(2);
         usage.major_page_faults = field(3);
-        usage.processes = self.processes().len() as u64;
         usage
+    }
+
+    /// How many processes are in the group and below it: each is in every hierarchy, so one is asked.
+    pub fn process_count(&self) -> u64 {
+        let mut found = Vec::new();
+        if let Some(folder) = self.folder_of("memory").or_else(|| self.unified_folder()) {
+            collect_processes(&folder, &mut found);
+        }
+        found.len() as u64
     }
 
     /// Every process in the group and below it.
@@ -443,6 +454,48 @@ mod tests {
         let files = layout.group("/a/b").procs_files();
         assert_eq!(files.len(), 3);
         assert_eq!(files[1], Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b/cgroup.procs"));
+    }
+
+    /// A group in a folder that looks like a hierarchy with these files.
+    fn group(name: &str, controllers: &[&str], files: &[(&str, &str)]) -> Group {
+        let mount = std::env::temp_dir().join(format!("coracle-cgroup-{}-{name}", std::process::id()));
+        fs::create_dir_all(mount.join("g")).unwrap();
+        for (file, text) in files {
+            fs::write(mount.join("g").join(file), text).unwrap();
+        }
+        let controllers = controllers.iter().map(|name| (*name).to_owned()).collect();
+        Layout { hierarchies: vec![Hierarchy { mount, controllers }] }.group("/g")
+    }
+
+    #[test]
+    fn usage_is_read_alike_from_both_versions_and_inactive_files_are_not_worked_with() {
+        let stat = "total_rss 70\ntotal_inactive_file 40\ntotal_pgfault 3\ntotal_pgmajfault 1\ntotal_swap 9\n";
+        let one = group(
+            "v1",
+            &["cpuacct", "memory"],
+            &[("cpuacct.usage", "5000\n"), ("memory.usage_in_bytes", "100\n"), ("memory.stat", stat)],
+        );
+        let stat = "anon 70\ninactive_file 40\npgfault 3\npgmajfault 1\n";
+        let files = [
+            ("cpu.stat", "usage_usec 5\nuser_usec 4\n"),
+            ("memory.current", "100\n"),
+            ("memory.swap.current", "9\n"),
+            ("memory.stat", stat),
+        ];
+        let two = group("v2", &[], &files);
+        let wanted = Usage {
+            cpu_ns: 5000,
+            memory_bytes: 100,
+            working_set_bytes: 60,
+            rss_bytes: 70,
+            page_faults: 3,
+            major_page_faults: 1,
+            swap_bytes: 9,
+        };
+        assert_eq!([one.usage(), two.usage()], [wanted, wanted]);
+        for group in [one, two] {
+            fs::remove_dir_all(&group.layout.hierarchies[0].mount).unwrap();
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod streams;
 pub mod teardown;
 mod terminal;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +26,7 @@ use std::time::Duration;
 use coracle_image::Store;
 use coracle_linux::cgroup::{self, Layout};
 use coracle_linux::zygote::Zygote;
-use coracle_proto::cri::ContainerEventResponse;
+use coracle_proto::cri::{ContainerEventResponse, FilesystemUsage};
 use coracle_rt::{Clock, Dice, Scope};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast, watch};
@@ -59,6 +60,8 @@ pub struct EmbeddedRuntime {
     cgroups: Layout,
     state: Mutex<state::State>,
     warming: AtomicBool,
+    /// What containers' writable layers were found to hold.
+    layers: Mutex<HashMap<String, FilesystemUsage>>,
     /// Pods and containers that are being made at once. More would only wait for each other in the kernel, and the first
     /// of them would run no sooner than the last.
     pods_in_the_making: Semaphore,
@@ -85,6 +88,7 @@ impl EmbeddedRuntime {
             cgroups,
             state: Mutex::default(),
             warming: AtomicBool::new(false),
+            layers: Mutex::default(),
             pods_in_the_making: Semaphore::new(starts_max()),
             starts: Semaphore::new(starts_max()),
             changes: watch::Sender::new(0),

@@ -9,7 +9,13 @@ use coracle_proto::cri::{self, UInt64Value};
 use tonic::Status;
 
 use crate::EmbeddedRuntime;
+use crate::sandbox::has_network;
 use crate::state::{self, Container};
+
+/// How long what a layer holds is told without looking again.
+const LAYER_FRESH_NANOS: i64 = 60_000_000_000;
+/// The interface of a pod's own network.
+const DEFAULT_INTERFACE: &str = "eth0";
 
 impl EmbeddedRuntime {
     pub async fn container_stats(&self, id: &str) -> Result<cri::ContainerStats, Status> {
@@ -41,12 +47,16 @@ impl EmbeddedRuntime {
                 state.containers_of(&sandbox.record.id).filter(|container| container.is_running()).cloned().collect();
             (sandbox, containers)
         };
-        let usage = self.cgroups.group(&sandbox.record.cgroup).usage();
+        let group = self.cgroups.group(&sandbox.record.cgroup);
+        let usage = group.usage();
         let now = self.now();
-        let process = cri::ProcessUsage { timestamp: now, process_count: value(usage.processes) };
+        let process = cri::ProcessUsage { timestamp: now, process_count: value(group.process_count()) };
+        let own_network = has_network(&sandbox.config);
+        let pid = containers.first().map(|container| container.status.pid).filter(|pid| own_network && *pid > 0);
         let linux = cri::LinuxPodSandboxStats {
             cpu: Some(cpu(now, &usage)),
             memory: Some(memory(now, &usage)),
+            network: pid.and_then(|pid| network(now, pid)),
             process: Some(process),
             containers: containers.iter().map(|container| self.stats_of(container)).collect(),
             ..Default::default()
@@ -73,7 +83,6 @@ impl EmbeddedRuntime {
     fn stats_of(&self, container: &Container) -> cri::ContainerStats {
         let usage = self.cgroups.group(&container.record.cgroup).usage();
         let now = self.now();
-        let layer = self.options.data_dir.join(state::CONTAINERS).join(&container.record.id).join("upper");
         let attributes = cri::ContainerAttributes {
             id: container.record.id.clone(),
             metadata: container.config.metadata.clone(),
@@ -84,9 +93,28 @@ impl EmbeddedRuntime {
             attributes: Some(attributes),
             cpu: Some(cpu(now, &usage)),
             memory: Some(memory(now, &usage)),
-            writable_layer: Some(folder_usage(now, &layer)),
+            swap: Some(cri::SwapUsage {
+                timestamp: now,
+                swap_usage_bytes: value(usage.swap_bytes),
+                ..Default::default()
+            }),
+            writable_layer: Some(self.layer_usage(&container.record.id)),
             ..Default::default()
         }
+    }
+
+    /// What the container has written. A layer may be large, so it is walked once a minute at most.
+    fn layer_usage(&self, id: &str) -> cri::FilesystemUsage {
+        let now = self.now();
+        if let Some(known) = self.layers.lock().get(id).filter(|known| now - known.timestamp < LAYER_FRESH_NANOS) {
+            return known.clone();
+        }
+        let usage = folder_usage(now, &self.options.data_dir.join(state::CONTAINERS).join(id).join("upper"));
+        let state = self.state.lock();
+        let mut layers = self.layers.lock();
+        layers.retain(|known, _| state.containers.contains_key(known));
+        layers.insert(id.to_owned(), usage.clone());
+        usage
     }
 }
 
@@ -110,6 +138,25 @@ fn memory(timestamp: i64, usage: &Usage) -> cri::MemoryUsage {
     }
 }
 
+/// What passed the interfaces of the network that a process is in; `None` where it has ended.
+fn network(timestamp: i64, pid: i32) -> Option<cri::NetworkUsage> {
+    let interfaces = interfaces(&fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?);
+    let default_interface = interfaces.iter().find(|one| one.name == DEFAULT_INTERFACE).cloned();
+    Some(cri::NetworkUsage { timestamp, default_interface, interfaces })
+}
+
+/// Reads `/proc/net/dev`: a name, eight numbers of what was received, eight of what was sent. Loopback is no traffic.
+fn interfaces(table: &str) -> Vec<cri::NetworkInterfaceUsage> {
+    let read = |line: &str| {
+        let (name, numbers) = line.split_once(':')?;
+        let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+        let at = |index: usize| numbers.get(index).copied().and_then(value);
+        let name = name.trim().to_owned();
+        Some(cri::NetworkInterfaceUsage { name, rx_bytes: at(0), rx_errors: at(2), tx_bytes: at(8), tx_errors: at(10) })
+    };
+    table.lines().filter_map(read).filter(|one| one.name != "lo").collect()
+}
+
 pub(crate) fn folder_usage(timestamp: i64, folder: &Path) -> cri::FilesystemUsage {
     let (mut bytes, mut files) = (0, 0);
     add_up(folder, &mut bytes, &mut files);
@@ -129,5 +176,22 @@ fn add_up(folder: &Path, bytes: &mut u64, files: &mut u64) {
         if found.is_dir() {
             add_up(&entry.path(), bytes, files);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traffic_is_read_by_interface_and_loopback_is_none() {
+        let table = "Inter-|   Receive                            |  Transmit\n \
+                     face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs\n    \
+                     lo:     100       1    0    0    0     0          0         0      100       1    0    0    0\n  \
+                     eth0: 1300      10    2    0    0     0          0         0      700       7    3    0    0\n";
+        let found = interfaces(table);
+        assert_eq!(found.len(), 1);
+        let numbers = [&found[0].rx_bytes, &found[0].rx_errors, &found[0].tx_bytes, &found[0].tx_errors];
+        assert_eq!(numbers.map(|number| number.as_ref().map(|number| number.value)), [1300, 2, 700, 3].map(Some));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use coracle_rt::Scope;
 use coracle_store::EtcdOptions;
@@ -24,6 +25,8 @@ pub struct Options {
     pub service_cidr: String,
     /// Group versions switched on or off, as kube-apiserver's flag of that name.
     pub runtime_config: Vec<String>,
+    /// The span that `metrics.k8s.io` tells rates over.
+    pub metric_resolution: Duration,
 }
 
 /// Where objects are kept.
@@ -51,6 +54,7 @@ pub async fn run(options: Options, tell: impl Fn(&str)) -> Result<(), Standalone
         port: options.port,
         service_cidr: options.service_cidr,
         runtime_config: options.runtime_config,
+        metric_resolution: options.metric_resolution,
     };
     let scope = Scope::root();
     let _control_plane = ControlPlane::start(&scope, serving, &pki, keeping).await?;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_client::Client;
 use coracle_controld::{Clients, Driver, Election, Signer};
@@ -111,6 +112,8 @@ pub struct ControllerOptions {
     pub service_account_key: Option<PathBuf>,
     pub credentials: Credentials,
     pub election: LeaderElection,
+    /// How often autoscalers look.
+    pub autoscaler_period: Duration,
 }
 
 /// Runs every controller until a signal.
@@ -120,8 +123,12 @@ pub async fn controllers(options: &ControllerOptions, tell: impl Fn(&str)) -> Re
         None => None,
     };
     let tokens = options.service_account_key.as_ref().map(|path| read(path)).transpose()?;
-    let settings =
-        Settings { root_ca: read(&options.root_ca)?, can_sign: authority.is_some(), can_make_tokens: tokens.is_some() };
+    let settings = Settings {
+        root_ca: read(&options.root_ca)?,
+        can_sign: authority.is_some(),
+        can_make_tokens: tokens.is_some(),
+        autoscaler_period: options.autoscaler_period,
+    };
     let signer: Option<Arc<dyn Signer>> = Some(Arc::new(Authority { certificates: authority, tokens }));
     let scope = Scope::root();
     let remote = Remote::open(&scope, &options.kubeconfig)?;

@@ -40,6 +40,14 @@ const TOO_MANY: (&str, &str) = ("TooManyReplicas", "the desired replica count is
 const TOO_FEW: (&str, &str) = ("TooFewReplicas", "the desired replica count is less than the minimum replica count");
 
 impl History {
+    /// Before anything was recommended, what there is counts as recommended: a controller that starts anew shrinks
+    /// nothing at once.
+    pub fn begin(&mut self, current: i64, now: Timestamp) {
+        if self.recommendations.is_empty() {
+            self.recommendations.push((now, current));
+        }
+    }
+
     pub fn scaled(&mut self, from: i64, to: i64, now: Timestamp) {
         if self.scalings.len() >= REMEMBERED_MAX {
             self.scalings.remove(0);
@@ -163,6 +171,15 @@ mod tests {
         assert_eq!((down.able.0, down.replicas > 2), ("ScaleDownStabilized", true));
         let later = history.normalize(&Value::Null, &bounds(6, 361), 2);
         assert_eq!((later.replicas, later.able.0), (2, "ReadyForNewScale"));
+    }
+
+    #[test]
+    fn what_there_is_counts_as_recommended_at_first() {
+        let mut history = History::default();
+        history.begin(6, bounds(6, 0).now);
+        assert_eq!(history.normalize(&Value::Null, &bounds(6, 60), 2).able.0, "ScaleDownStabilized");
+        let now = json!({"scaleDown": {"stabilizationWindowSeconds": 0, "policies": []}});
+        assert_eq!(history.normalize(&now, &bounds(6, 61), 2).replicas, 2);
     }
 
     #[test]

@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use coracle_meta::Resource;
+use coracle_meta::{LabelSelector, Resource};
 use coracle_reconcile::{Answer, Ask, Controller, EventKind, Key, Outcome, Plan, View, Watch, Write};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::pods::PODS;
@@ -22,18 +22,25 @@ use crate::shape::{Item, rfc3339, set_condition, status_of};
 use limits::History;
 
 pub const SCALERS: Resource = Resource::new("autoscaling", "horizontalpodautoscalers");
-/// Upstream's `--horizontal-pod-autoscaler-sync-period`.
-const PERIOD: SignedDuration = SignedDuration::from_secs(15);
 
 /// Remembers recommendations and scalings, which bound those to come, for as long as the controller runs.
-#[derive(Default)]
 pub struct HorizontalPodAutoscaler {
+    /// How often each is looked at.
+    period: Duration,
     memories: Mutex<BTreeMap<Key, Memory>>,
+}
+
+impl HorizontalPodAutoscaler {
+    pub fn new(period: Duration) -> HorizontalPodAutoscaler {
+        HorizontalPodAutoscaler { period, memories: Mutex::default() }
+    }
 }
 
 #[derive(Clone, Default)]
 struct Memory {
     history: History,
+    /// Which pods it scales, as text: no two may scale the same.
+    selector: String,
     /// When, and for which generation, replicas were last decided.
     decided: Option<(Timestamp, i64)>,
 }
@@ -61,23 +68,31 @@ impl Controller for HorizontalPodAutoscaler {
             memories.remove(key);
             return Plan::default();
         };
+        let others = rivals(&memories, key);
         let memory = memories.entry(key.clone()).or_default();
         // Its own writes wake it, and decide nothing anew before the time.
         if let Some((at, generation)) = memory.decided
             && last.asked.is_empty()
             && generation == scaler.meta().generation
-            && now < at + PERIOD
+            && now < at + self.period
         {
-            return Plan::wake(Duration::try_from((at + PERIOD).duration_since(now)).unwrap_or_default());
+            return Plan::wake(Duration::try_from((at + self.period).duration_since(now)).unwrap_or_default());
         }
-        let mut decision = Decision { status: status_of(&scaler), scaler, last, now, memory, plan: Plan::default() };
+        let status = status_of(&scaler);
+        let mut decision = Decision { status, scaler, last, now, memory, others, plan: Plan::default() };
         decision.decide(view);
         let mut plan = decision.plan;
         if plan.asks.is_empty() {
-            plan.wake_by(Duration::try_from(PERIOD).unwrap_or_default());
+            plan.wake_by(self.period);
         }
         plan
     }
+}
+
+/// The other autoscalers of the namespace, and which pods they scale.
+fn rivals(memories: &BTreeMap<Key, Memory>, key: &Key) -> Vec<(String, String)> {
+    let of_others = memories.iter().filter(|(other, _)| other.namespace == key.namespace && other.name != key.name);
+    of_others.map(|(other, memory)| (other.name.clone(), memory.selector.clone())).collect()
 }
 
 struct Decision<'a> {
@@ -86,6 +101,7 @@ struct Decision<'a> {
     last: &'a Outcome,
     now: Timestamp,
     memory: &'a mut Memory,
+    others: Vec<(String, String)>,
     plan: Plan,
 }
 
@@ -169,6 +185,9 @@ impl Decision<'_> {
 
     fn scale(&mut self, view: &dyn View, target: &Target) {
         let current = target.replicas;
+        self.memory.history.begin(current, self.now);
+        // What is told of metrics is told anew.
+        self.status["currentMetrics"] = Value::Null;
         let (desired, reason) = if current == 0 && self.least() != 0 {
             let why = "scaling is disabled since the replica count of the target is zero";
             self.condition("ScalingActive", "False", "ScalingDisabled", why);
@@ -200,10 +219,18 @@ impl Decision<'_> {
             Ask::List { .. } => Some(answer.clone()),
             _ => None,
         });
-        let pods = usage::select(view, self.scaler.namespace(), &target.selector);
+        let pods = match self.pods(view, target) {
+            Ok(pods) => pods,
+            Err((reason, message, why)) => {
+                self.condition("ScalingActive", "False", reason.1, &message);
+                self.plan.events.push(self.scaler.note(EventKind::Warning, reason.0, why.clone()));
+                self.plan.events.push(self.scaler.note(EventKind::Warning, UNCOMPUTED, why));
+                return None;
+            }
+        };
         let tolerance = self.tolerance();
         let mut proposals = Vec::new();
-        let mut failures: Vec<(String, String)> = Vec::new();
+        let mut failures: Vec<replicas::Failure> = Vec::new();
         let mut told = Vec::new();
         for metric in self.scaler.list("/spec/metrics") {
             let look = usage::Look { pods: &pods, answer: metrics.as_ref(), now: self.now };
@@ -212,20 +239,26 @@ impl Decision<'_> {
                     told.push(proposal.status.clone());
                     proposals.push(proposal);
                 }
-                Err(failure) => failures.push(failure),
+                Err(failure) => {
+                    told.push(json!({"type": ""}));
+                    failures.push(failure);
+                }
             }
+        }
+        self.status["currentMetrics"] = json!(told);
+        for failure in &failures {
+            self.plan.events.push(self.scaler.note(EventKind::Warning, failure.reason, failure.why.clone()));
         }
         let best = proposals.into_iter().max_by_key(|proposal| proposal.replicas);
         let count = self.scaler.list("/spec/metrics").len();
         // With a metric unknown, nothing is scaled down.
         let certain = best.filter(|best| failures.is_empty() || best.replicas >= target.replicas);
         let Some(best) = certain else {
-            let (reason, why) = failures.first().cloned().unwrap_or_default();
-            return self.no_metrics(&reason, &why, (failures.len(), count));
+            self.no_metrics(failures.first(), (failures.len(), count));
+            return None;
         };
         let message = format!("the HPA was able to successfully calculate a replica count from {}", best.name);
         self.condition("ScalingActive", "True", "ValidMetricFound", &message);
-        self.status["currentMetrics"] = json!(told);
         let desired = self.normalize(target.replicas, best.replicas);
         let reason = match best.replicas > target.replicas {
             true => format!("{} above target", best.name),
@@ -234,14 +267,43 @@ impl Decision<'_> {
         Some((desired, reason))
     }
 
-    fn no_metrics(&mut self, reason: &str, why: &str, (failed, all): (usize, usize)) -> Option<(i64, String)> {
-        let message = format!("the HPA was unable to compute the replica count: {why}");
-        self.condition("ScalingActive", "False", reason, &message);
-        let event = EVENTS.into_iter().find(|known| *known == reason).unwrap_or("FailedGetMetrics");
-        self.plan.events.push(self.scaler.note(EventKind::Warning, event, why));
+    /// The pods that are scaled. Otherwise reasons of an event and of a condition, the condition's message, and why.
+    fn pods(&mut self, view: &dyn View, target: &Target) -> Result<Vec<Item>, Refusal> {
+        let selector = &target.selector;
+        if selector.is_empty() {
+            let message = "the HPA target's scale is missing a selector".to_owned();
+            return Err((("SelectorRequired", INVALID), message, "selector is required".to_owned()));
+        }
+        if let Err(error) = LabelSelector::parse(selector) {
+            let why = format!("couldn't convert selector into a corresponding internal selector object: {error}");
+            return Err(((INVALID, INVALID), why.clone(), why));
+        }
+        self.memory.selector = selector.clone();
+        let namespace = self.scaler.namespace();
+        let pods = usage::select(view, namespace, selector);
+        let shares = |other: &str| {
+            let selects = LabelSelector::parse(other).ok().filter(|_| !other.is_empty());
+            selects.is_some_and(|selects| pods.iter().any(|pod| selects.matches(&pod.meta().labels)))
+        };
+        let mut all: Vec<&str> =
+            self.others.iter().filter(|(_, other)| shares(other)).map(|(name, _)| &**name).collect();
+        if all.is_empty() {
+            return Ok(pods);
+        }
+        all.push(self.scaler.name());
+        all.sort_unstable();
+        let all: Vec<String> = all.into_iter().map(|name| format!("{namespace}/{name}")).collect();
+        let why = format!("pods by selector {selector} are controlled by multiple HPAs: [{}]", all.join(" "));
+        Err(((AMBIGUOUS, AMBIGUOUS), why.clone(), why))
+    }
+
+    fn no_metrics(&mut self, first: Option<&replicas::Failure>, (failed, all): (usize, usize)) {
+        let Some(first) = first else { return };
+        let message = format!("the HPA was unable to compute the replica count: {}", first.why);
+        self.condition("ScalingActive", "False", first.reason, &message);
+        let why = format!("{}: {}", first.what, first.why);
         let message = format!("invalid metrics ({failed} invalid out of {all}), first error is: {why}");
-        self.plan.events.push(self.scaler.note(EventKind::Warning, "FailedComputeMetricsReplicas", message));
-        None
+        self.plan.events.push(self.scaler.note(EventKind::Warning, UNCOMPUTED, message));
     }
 
     fn tolerance(&self) -> (f64, f64) {
@@ -298,14 +360,11 @@ impl Decision<'_> {
     }
 }
 
-/// The reasons why a metric is not to be had.
-const EVENTS: [&str; 5] = [
-    "FailedGetResourceMetric",
-    "FailedGetContainerResourceMetric",
-    "FailedGetPodsMetric",
-    "FailedGetObjectMetric",
-    "FailedGetExternalMetric",
-];
+const UNCOMPUTED: &str = "FailedComputeMetricsReplicas";
+const INVALID: &str = "InvalidSelector";
+const AMBIGUOUS: &str = "AmbiguousSelector";
+
+type Refusal = ((&'static str, &'static str), String, String);
 
 fn resource_of(view: &dyn View, reference: &Value) -> Option<Resource> {
     let text = |key: &str| reference[key].as_str().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! How many replicas one metric asks for. Source: Kubernetes `pkg/controller/podautoscaler/replica_calculator.go`.
 
+use coracle_meta::quantity::{Format, Quantity};
 use serde_json::{Value, json};
 
 use super::usage::{Groups, Look, Usage, group, requests, thousandths};
@@ -13,13 +14,17 @@ pub struct Proposal {
     pub status: Value,
 }
 
-/// A reason and a message where a metric is not to be had. `tolerance` is for scaling down and up.
-pub fn propose(
-    metric: &Value,
-    look: &Look<'_>,
-    current: i64,
-    tolerance: (f64, f64),
-) -> Result<Proposal, (String, String)> {
+/// Why a metric is not to be had.
+pub struct Failure {
+    /// Of the event and of the condition.
+    pub reason: &'static str,
+    /// What failed, `failed to get cpu resource metric value`.
+    pub what: String,
+    pub why: String,
+}
+
+/// `tolerance` is for scaling down and up.
+pub fn propose(metric: &Value, look: &Look<'_>, current: i64, tolerance: (f64, f64)) -> Result<Proposal, Failure> {
     let (source, container, reason) = match metric["type"].as_str().unwrap_or_default() {
         "Resource" => (&metric["resource"], None, "FailedGetResourceMetric"),
         "ContainerResource" => {
@@ -29,7 +34,14 @@ pub fn propose(
         other => return Err(unserved(other)),
     };
     let resource = source["name"].as_str().unwrap_or_default();
-    let fail = |why: String| (reason.to_owned(), format!("failed to get {resource} {}: {why}", what(source)));
+    let fail = |why: String| Failure {
+        reason,
+        what: match container {
+            Some(container) => format!("failed to get {container} container metric value"),
+            None => format!("failed to get {resource} resource metric value"),
+        },
+        why: format!("failed to get {resource} {}: {why}", what(source)),
+    };
     let groups = group(look, resource, container).map_err(fail)?;
     let target = &source["target"];
     let asked = match target["averageUtilization"].as_i64() {
@@ -41,13 +53,13 @@ pub fn propose(
     };
     let replicas = replicas(&groups, &asked, current, tolerance);
     let mean = groups.usage.values().sum::<i64>() / groups.usage.len().max(1) as i64;
-    let mut now = json!({"averageValue": amount(mean)});
+    let mut now = json!({"averageValue": amount(resource, mean)});
     let name = match &asked {
         Asked::Share { .. } => {
             now["averageUtilization"] = json!(asked.percent(&groups.usage));
             format!("{resource} {} utilization (percentage of request)", kind(container))
         }
-        Asked::Amount(_) => format!("{resource} {}", kind(container)),
+        Asked::Amount(_) => format!("{resource} resource"),
     };
     let mut told = json!({"name": resource, "current": now});
     let key = match container {
@@ -68,21 +80,23 @@ fn what(source: &Value) -> &'static str {
     if source["target"]["averageUtilization"].is_null() { "usage" } else { "utilization" }
 }
 
-fn unserved(kind: &str) -> (String, String) {
-    let (metric, api) = match kind {
-        "External" => ("external metric", "external"),
-        "Object" => ("object metric value", "custom"),
-        _ => ("pods metric value", "custom"),
+fn unserved(kind: &str) -> Failure {
+    let (reason, metric, api) = match kind {
+        "External" => ("FailedGetExternalMetric", "external metric", "external"),
+        "Object" => ("FailedGetObjectMetric", "object metric value", "custom"),
+        _ => ("FailedGetPodsMetric", "pods metric value", "custom"),
     };
-    let why = format!(
-        "failed to get {metric}: unable to fetch metrics from {api} metrics API: no server serves {api}.metrics.k8s.io"
-    );
-    (format!("FailedGet{kind}Metric"), why)
+    let why = format!("unable to fetch metrics from {api} metrics API: no server serves {api}.metrics.k8s.io");
+    Failure { reason, what: format!("failed to get {metric}"), why }
 }
 
-/// Thousandths as a quantity.
-fn amount(thousandths: i64) -> String {
-    if thousandths % 1000 == 0 { (thousandths / 1000).to_string() } else { format!("{thousandths}m") }
+/// Thousandths as a quantity, of memory with a binary suffix.
+fn amount(resource: &str, thousandths: i64) -> String {
+    let quantity = match resource {
+        "memory" if thousandths % 1000 == 0 => Quantity::from_units(thousandths / 1000, Format::BinarySi),
+        _ => Quantity::from_milli(thousandths),
+    };
+    quantity.to_string()
 }
 
 enum Asked {

@@ -10,6 +10,10 @@ fn now() -> Timestamp {
     "2026-01-01T01:00:00Z".parse().unwrap()
 }
 
+fn controller() -> HorizontalPodAutoscaler {
+    HorizontalPodAutoscaler::new(Duration::from_secs(15))
+}
+
 fn view(metric: Value) -> FakeView {
     let scaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
         "metadata": {"name": "h", "namespace": "n", "generation": 1},
@@ -43,9 +47,19 @@ fn metrics(used: &[(&str, &str)]) -> Answer {
 
 /// Decides, answering with a scale of this size and these metrics.
 fn decide(view: &FakeView, controller: &HorizontalPodAutoscaler, replicas: i64, metrics: &Answer) -> Plan {
+    decide_of(view, controller, "h", replicas, metrics)
+}
+
+fn decide_of(
+    view: &FakeView,
+    controller: &HorizontalPodAutoscaler,
+    name: &str,
+    replicas: i64,
+    metrics: &Answer,
+) -> Plan {
     let mut last = Outcome::default();
     loop {
-        let plan = controller.reconcile(view, &Key::new("n", "h"), &last, now());
+        let plan = controller.reconcile(view, &Key::new("n", name), &last, now());
         if plan.asks.is_empty() {
             return plan;
         }
@@ -65,23 +79,27 @@ fn size(plan: &Plan) -> Option<i64> {
     })
 }
 
-fn conditions(plan: &Plan) -> Vec<String> {
-    let status = plan.writes.iter().find_map(|write| match write {
-        Write::Patch { subresource: Some("status"), patch, .. } => Some(patch["status"]["conditions"].clone()),
+fn status(plan: &Plan) -> Value {
+    let written = plan.writes.iter().find_map(|write| match write {
+        Write::Patch { subresource: Some("status"), patch, .. } => Some(patch["status"].clone()),
         _ => None,
     });
-    let list = status.unwrap_or_default();
+    written.unwrap_or_default()
+}
+
+fn conditions(plan: &Plan) -> Vec<String> {
+    let status = status(plan);
     let told = |condition: &Value| {
         let text = |key: &str| condition[key].as_str().unwrap_or_default();
         format!("{}={} {}", text("type"), text("status"), text("reason"))
     };
-    list.as_array().into_iter().flatten().map(told).collect()
+    status["conditions"].as_array().into_iter().flatten().map(told).collect()
 }
 
 #[test]
 fn usage_above_the_target_scales_up_and_is_told() {
     let view = view(cpu(50));
-    let plan = decide(&view, &HorizontalPodAutoscaler::default(), 2, &metrics(&[("a", "90m"), ("b", "60m")]));
+    let plan = decide(&view, &controller(), 2, &metrics(&[("a", "90m"), ("b", "60m")]));
     assert_eq!(size(&plan), Some(3));
     assert_eq!(plan.events[0].reason, "SuccessfulRescale");
     assert_eq!(
@@ -99,7 +117,7 @@ fn usage_above_the_target_scales_up_and_is_told() {
 #[test]
 fn usage_near_the_target_changes_nothing() {
     let view = view(cpu(50));
-    let controller = HorizontalPodAutoscaler::default();
+    let controller = controller();
     let plan = decide(&view, &controller, 2, &metrics(&[("a", "52m"), ("b", "50m")]));
     assert_eq!(size(&plan), None);
     let again = controller.reconcile(&view, &Key::new("n", "h"), &Outcome::default(), now());
@@ -109,14 +127,14 @@ fn usage_near_the_target_changes_nothing() {
 #[test]
 fn a_pod_without_metrics_is_taken_cautiously() {
     let view = view(cpu(50));
-    let plan = decide(&view, &HorizontalPodAutoscaler::default(), 2, &metrics(&[("a", "10m")]));
+    let plan = decide(&view, &controller(), 2, &metrics(&[("a", "10m")]));
     assert_eq!(size(&plan), None);
 }
 
 #[test]
 fn bounds_need_no_metrics() {
     let view = view(cpu(50));
-    let plan = decide(&view, &HorizontalPodAutoscaler::default(), 12, &metrics(&[]));
+    let plan = decide(&view, &controller(), 12, &metrics(&[]));
     assert_eq!(size(&plan), Some(10));
 }
 
@@ -126,8 +144,51 @@ fn what_is_not_to_be_had_is_told() {
         [(cpu(50), "FailedGetResourceMetric"), (json!({"type": "External", "external": {}}), "FailedGetExternalMetric")]
     {
         let view = view(metric);
-        let plan = decide(&view, &HorizontalPodAutoscaler::default(), 2, &metrics(&[]));
+        let plan = decide(&view, &controller(), 2, &metrics(&[]));
         assert_eq!((size(&plan), plan.events[0].reason), (None, reason));
         assert!(conditions(&plan).contains(&format!("ScalingActive=False {reason}")));
     }
+}
+
+#[test]
+fn what_failed_is_told_in_full_and_no_metric_is_made_up() {
+    let view = view(cpu(50));
+    let plan = decide(&view, &controller(), 2, &metrics(&[]));
+    let why = "failed to get cpu utilization: unable to get metrics for resource cpu: no metrics returned from resource \
+               metrics API";
+    assert_eq!((plan.events[0].reason, plan.events[0].message.as_str()), ("FailedGetResourceMetric", why));
+    let all =
+        format!("invalid metrics (1 invalid out of 1), first error is: failed to get cpu resource metric value: {why}");
+    assert_eq!((plan.events[1].reason, &plan.events[1].message), ("FailedComputeMetricsReplicas", &all));
+    assert_eq!(status(&plan)["currentMetrics"], json!([{"type": ""}]));
+}
+
+#[test]
+fn memory_is_told_with_a_binary_suffix() {
+    let memory = json!({"type": "Resource", "resource": {"name": "memory",
+        "target": {"type": "AverageValue", "averageValue": "64Mi"}}});
+    let used = |pod: &str| {
+        json!({"metadata": {"name": pod}, "timestamp": "2026-01-01T01:00:00Z", "window": "15.2s",
+            "containers": [{"name": "c", "usage": {"memory": "64Mi"}}]})
+    };
+    let plan = decide(&view(memory), &controller(), 2, &Answer::Objects(vec![used("a"), used("b")]));
+    let told = &status(&plan)["currentMetrics"][0]["resource"];
+    assert_eq!(told, &json!({"name": "memory", "current": {"averageValue": "64Mi"}}));
+}
+
+#[test]
+fn two_that_scale_the_same_pods_do_nothing() {
+    let controller = controller();
+    let mut view = view(cpu(50));
+    let used = metrics(&[("a", "90m"), ("b", "60m")]);
+    assert_eq!(size(&decide(&view, &controller, 2, &used)), Some(3));
+    let first = view.get(&SCALERS, "n", "h").unwrap().decode::<Value>().unwrap();
+    let mut second = Value::clone(&first);
+    second["metadata"]["name"] = json!("i");
+    view = view.with(SCALERS, second);
+    let plan = decide_of(&view, &controller, "i", 2, &used);
+    assert_eq!((size(&plan), plan.events[0].reason), (None, "AmbiguousSelector"));
+    let why = "pods by selector app=web are controlled by multiple HPAs: [n/h n/i]";
+    assert_eq!(plan.events[0].message, why);
+    assert!(conditions(&plan).contains(&"ScalingActive=False AmbiguousSelector".to_owned()));
 }

@@ -68,17 +68,32 @@ impl Wire {
 
 /// The output for objects, lists and watches.
 pub fn output(call: &Call) -> Result<Output, Status> {
-    let include = match call.query.get("includeObject") {
-        Some("None") => Include::None,
-        Some("Object") => Include::Object,
-        _ => Include::Metadata,
-    };
     let accept = call.header("accept");
-    pick(accept, include).ok_or_else(|| match accept.split(',').any(|entry| wire_of(media_of(entry)).is_some()) {
+    pick(accept, include(call)).ok_or_else(|| match accept.split(',').any(|entry| wire_of(media_of(entry)).is_some()) {
         true => answer::not_acceptable(&OFFERS),
         false if matches!(call.info.verb, "get" | "list" | "watch") => answer::no_representation(&STREAM_OFFERS),
         false => answer::no_representation(&OFFERS),
     })
+}
+
+fn include(call: &Call) -> Include {
+    match call.query.get("includeObject") {
+        Some("None") => Include::None,
+        Some("Object") => Include::Object,
+        _ => Include::Metadata,
+    }
+}
+
+/// The output for what has no messages: the first form that is no protobuf.
+pub fn without_messages(call: &Call) -> Result<Output, Status> {
+    let accept = call.header("accept");
+    let takes = |entry: &&str| wire_of(media_of(entry)) != Some(Wire::Proto);
+    let rest = accept.split(',').filter(takes).collect::<Vec<_>>().join(",");
+    if rest.is_empty() && !accept.is_empty() {
+        return Err(answer::not_acceptable(&[Wire::Json.content_type(), Wire::Yaml.content_type()]));
+    }
+    let include = include(call);
+    pick(&rest, include).ok_or_else(|| answer::no_representation(&STREAM_OFFERS))
 }
 
 /// The wire for answers of one form; JSON for who takes none of ours, so that every client can read a failure.

@@ -18,7 +18,10 @@ pub fn table(served: Served, include: Include, objects: &[Value], meta: Meta<'_>
     let mut table = Value::map();
     table.set(&["kind"], "Table");
     table.set(&["apiVersion"], "meta.k8s.io/v1");
-    table.set(&["metadata", "resourceVersion"], meta.version);
+    table.set(&["metadata"], Value::map());
+    if !meta.version.is_empty() {
+        table.set(&["metadata", "resourceVersion"], meta.version);
+    }
     if !meta.next.is_empty() {
         table.set(&["metadata", "continue"], meta.next);
     }

@@ -1,15 +1,17 @@
-//! The kubelet's HTTPS API: logs, exec, attach, port-forward and what the node runs. Whoever calls shows a certificate
-//! of the CA that the options name; nothing is answered without.
+//! The kubelet's HTTPS API: logs, exec, attach, port-forward, what the node runs and what that uses.
 
 #![expect(clippy::result_large_err, reason = "an error here is the answer itself, made once and sent")]
 
+mod access;
 mod log_endpoint;
 mod node_logs;
 mod port_forward;
 mod reports;
 mod request;
+mod resource_metrics;
 mod spdy;
 mod streaming;
+mod summary;
 mod upgrade;
 
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::KubeletError;
 use crate::node_context::NodeContext;
+use access::Access;
 use request::Query;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
@@ -40,17 +43,26 @@ pub(crate) async fn start(node: &Arc<NodeContext>) -> Result<(), KubeletError> {
     let Some(tls) = node.options.tls.clone() else { return Ok(()) };
     let address = node.options.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| KubeletError::Listen { address, source })?;
-    let node = node.clone();
-    node.scope.clone().spawn_until_cancelled("kubelet-api", accept(node, listener, TlsAcceptor::from(tls)));
+    let access = Arc::new(Access::new(node.client.clone(), &node.options.node_name, &node.options.clients));
+    let door = Door { node: node.clone(), access, acceptor: TlsAcceptor::from(tls) };
+    node.scope.clone().spawn_until_cancelled("kubelet-api", accept(door, listener));
     Ok(())
 }
 
-async fn accept(node: Arc<NodeContext>, listener: TcpListener, acceptor: TlsAcceptor) {
+/// What every connection is met with.
+#[derive(Clone)]
+struct Door {
+    node: Arc<NodeContext>,
+    access: Arc<Access>,
+    acceptor: TlsAcceptor,
+}
+
+async fn accept(door: Door, listener: TcpListener) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (node, acceptor) = (node.clone(), acceptor.clone());
-                node.scope.clone().spawn_until_cancelled("kubelet-connection", serve(node, acceptor, stream));
+                let scope = door.node.scope.clone();
+                scope.spawn_until_cancelled("kubelet-connection", serve(door.clone(), stream));
             }
             Err(error) => {
                 tracing::debug!(%error, "accepting a connection");
@@ -60,18 +72,25 @@ async fn accept(node: Arc<NodeContext>, listener: TcpListener, acceptor: TlsAcce
     }
 }
 
-async fn serve(node: Arc<NodeContext>, acceptor: TlsAcceptor, stream: TcpStream) {
+async fn serve(door: Door, stream: TcpStream) {
+    let Door { node, access, acceptor } = door;
     let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return,
     };
-    let name = stream.get_ref().1.peer_certificates().and_then(|chain| common_name(chain.first()?));
-    let clients = &node.options.clients;
-    let may = clients.is_empty() || name.is_some_and(|name| clients.contains(&name));
-    let service = service_fn(move |request| {
-        let node = node.clone();
-        async move { Ok::<_, std::convert::Infallible>(if may { route(&node, request).await } else { forbidden() }) }
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| access::of_certificate(chain.first()?));
+    let shown = Arc::new(shown);
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let (node, access, shown) = (node.clone(), access.clone(), shown.clone());
+        async move {
+            let (head, body) = request.into_parts();
+            let checked = access.check(shown.as_ref().as_ref(), &head).await;
+            Ok::<_, std::convert::Infallible>(match checked {
+                Ok(()) => route(&node, http::Request::from_parts(head, body)).await,
+                Err(answer) => answer,
+            })
+        }
     });
     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
@@ -86,8 +105,8 @@ async fn route(node: &Arc<NodeContext>, request: http::Request<Incoming>) -> Ans
     match (&request.method().clone(), parts.as_slice()) {
         (&Method::GET, ["healthz" | "livez" | "readyz"]) => text(StatusCode::OK, "ok"),
         (&Method::GET, ["pods"]) => reports::pods(node),
-        (&Method::GET, ["stats", "summary"]) => reports::summary(node).await,
-        (&Method::GET, ["metrics", "resource"]) => reports::resource_metrics(node).await,
+        (&Method::GET, ["stats", "summary"]) => summary::show(node, &query).await,
+        (&Method::GET, ["metrics", "resource"]) => resource_metrics::show(node).await,
         (&Method::GET, ["logs", ..]) => node_logs::show(&path),
         (&Method::GET, ["containerLogs", namespace, pod, container]) => {
             log_endpoint::logs(node, (namespace, pod, container), &query).await
@@ -101,10 +120,6 @@ async fn route(node: &Arc<NodeContext>, request: http::Request<Incoming>) -> Ans
         }
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
-}
-
-fn forbidden() -> Answer {
-    text(StatusCode::FORBIDDEN, "Forbidden\n")
 }
 
 pub(crate) fn text(code: StatusCode, message: &str) -> Answer {
@@ -122,10 +137,4 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Answer {
     let json = http::HeaderValue::from_static("application/json");
     answer.headers_mut().insert(http::header::CONTENT_TYPE, json);
     answer
-}
-
-fn common_name(certificate: &rustls::pki_types::CertificateDer<'_>) -> Option<String> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
-    Some(name)
 }

@@ -215,7 +215,7 @@ impl Runtime for FakeRuntime {
         Ok(cri::ExecSyncResponse::default())
     }
 
-    async fn list_container_stats(&self) -> Result<Vec<cri::ContainerStats>, RuntimeError> {
+    async fn list_pod_sandbox_stats(&self) -> Result<Vec<cri::PodSandboxStats>, RuntimeError> {
         Ok(Vec::new())
     }
 

@@ -10,6 +10,7 @@ use coracle_config::{Config, Settings, duration, read_scheduler};
 use coracle_linux::zygote::Zygote;
 use coracle_node::standalone::apiserver::{self, Datastore};
 use coracle_node::standalone::deciders::{self, ControllerOptions, Credentials, LeaderElection, SchedulerOptions};
+use coracle_node::standalone::doors::DoorOptions;
 use coracle_node::standalone::kubelet::{self, ServingFiles};
 use coracle_node::standalone::network::{self, ProxyOptions};
 use coracle_node::standalone::{StandaloneError, dev_pki};
@@ -52,15 +53,49 @@ pub struct Leading {
     leader_elect: bool,
 }
 
+/// Where a component shows its health and metrics.
+#[derive(Args)]
+pub struct Showing {
+    /// Where to listen
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
+    bind_address: IpAddr,
+    /// The HTTPS port of health and metrics, 0 for none [default: the component's own in Kubernetes, if it is free]
+    #[arg(long, value_name = "N")]
+    secure_port: Option<u16>,
+    /// The certificate to show there [default: one that nobody has signed]
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    tls_cert_file: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    tls_private_key_file: Option<PathBuf>,
+}
+
 #[derive(Args)]
 pub struct Scheduler {
     #[command(flatten)]
     access: Access,
     #[command(flatten)]
+    showing: Showing,
+    #[command(flatten)]
     leading: Leading,
-    /// A KubeSchedulerConfiguration: profiles, plugins and their arguments
+    /// A KubeSchedulerConfiguration: profiles, plugins and their arguments, extenders
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Kubernetes' feature gates of pod groups, both off, as GenericWorkload=false,GangScheduling=false
+    #[arg(long, value_name = "KEY=BOOL,…", value_delimiter = ',', value_parser = off_gate)]
+    feature_gates: Vec<String>,
+}
+
+/// Reads a feature gate that can only be off.
+fn off_gate(text: &str) -> Result<String, String> {
+    let Some((name, value)) = text.split_once('=') else { return Err(format!("missing bool value for {text}")) };
+    let on: bool = value.parse().map_err(|_| format!("invalid value of {name}: {value}"))?;
+    match name {
+        "GenericWorkload" | "GangScheduling" if on => {
+            Err(format!("{name} cannot be switched on: pods of a PodGroup are scheduled one by one here"))
+        }
+        "GenericWorkload" | "GangScheduling" => Ok(text.to_owned()),
+        _ => Err(format!("unrecognized feature gate: {name}")),
+    }
 }
 
 #[derive(Args)]
@@ -102,6 +137,8 @@ pub struct ApiServer {
 pub struct ControllerManager {
     #[command(flatten)]
     access: Access,
+    #[command(flatten)]
+    showing: Showing,
     /// The authority of the API server's certificate, published in every namespace
     #[arg(long, value_name = "FILE")]
     root_ca: PathBuf,
@@ -244,6 +281,13 @@ pub fn serve<F: Future<Output = Result<(), StandaloneError>>>(component: impl Fn
     Ok(result?)
 }
 
+impl Showing {
+    fn doors(self) -> DoorOptions {
+        let files = self.tls_cert_file.zip(self.tls_private_key_file);
+        DoorOptions { address: self.bind_address, port: self.secure_port, files }
+    }
+}
+
 impl Leading {
     fn election(&self) -> LeaderElection {
         if self.leader_elect { LeaderElection::On } else { LeaderElection::Off }
@@ -276,10 +320,10 @@ impl ApiServer {
 impl Scheduler {
     /// What the file says of leader election goes before the flag's default.
     fn options(self) -> Result<SchedulerOptions> {
-        let kubeconfig = self.access.kubeconfig;
+        let (kubeconfig, doors) = (self.access.kubeconfig, self.showing.doors());
         let Some(path) = self.config else {
             let scheduler = deciders::default_scheduler();
-            return Ok(SchedulerOptions { kubeconfig, election: self.leading.election(), scheduler });
+            return Ok(SchedulerOptions { kubeconfig, election: self.leading.election(), scheduler, doors });
         };
         let configuration = read_scheduler(&path)?;
         let election = match configuration.leader_election.leader_elect {
@@ -287,7 +331,7 @@ impl Scheduler {
             _ => self.leading.election(),
         };
         let scheduler = configuration.scheduler().with_context(|| format!("configuration file {}", path.display()))?;
-        Ok(SchedulerOptions { kubeconfig, election, scheduler })
+        Ok(SchedulerOptions { kubeconfig, election, scheduler, doors })
     }
 }
 
@@ -307,6 +351,7 @@ impl ControllerManager {
             credentials,
             election,
             autoscaler_period: self.horizontal_pod_autoscaler_sync_period,
+            doors: self.showing.doors(),
         }
     }
 }

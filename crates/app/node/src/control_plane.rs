@@ -91,7 +91,9 @@ impl ControlPlane {
         let clock = Clock::system();
         let scheduler = self.client(Caller::scheduler());
         let deciding = coracle_scheduler::Scheduler::standard(coracle_controld::DEFAULT_SCHEDULER);
-        coracle_controld::run_scheduler(&scope.child("scheduler"), self.view(), scheduler, clock, deciding);
+        let scope_of = scope.child("scheduler");
+        let metrics = coracle_controld::run_scheduler(&scope_of, self.view(), scheduler, clock, deciding);
+        self.server.metrics.add(Box::new(move || metrics.text()));
         let server = self.server.clone();
         let caller = |name: &str| match name {
             COMPONENT_IDENTITY => Caller::controller_manager(),

@@ -236,6 +236,16 @@ fn ensure_key(path: &Path) -> Result<String, PkiError> {
     Ok(key)
 }
 
+/// A certificate for a server that nobody vouches for.
+pub fn unsigned(name: &str, address: IpAddr) -> Result<KeyPairPem, PkiError> {
+    let make = || -> Result<KeyPairPem, rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let certificate = Subject::server(name, &[name], &[address]).params()?.self_signed(&key)?;
+        Ok(KeyPairPem { certificate: certificate.pem(), key: key.serialize_pem() })
+    };
+    make().map_err(|source| PkiError::Make { name: "server", source })
+}
+
 /// Valid from five minutes ago, for machines whose clocks disagree a little.
 fn set_life(params: &mut CertificateParams, days: i64) {
     let now = OffsetDateTime::now_utc();

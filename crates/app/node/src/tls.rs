@@ -33,6 +33,17 @@ pub fn server(identity: &KeyPairPem, ca: &str, protocols: &[&[u8]]) -> Result<Ar
     Ok(Arc::new(config))
 }
 
+/// A listener's settings: it presents `identity` and asks clients for no certificate.
+pub fn server_of_anyone(identity: &KeyPairPem) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain(identity)?, key(identity)?)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// A client's settings: it shows `identity` and trusts servers of `ca`.
 pub fn client(identity: &KeyPairPem, ca: &str) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

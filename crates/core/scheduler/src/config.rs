@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::extender::{Extender, Extenders};
 use crate::framework::Point;
 use crate::plugins::{PLUGINS, by_name};
 use crate::profile::{Enabled, Profile};
@@ -54,7 +55,7 @@ pub struct Configuration {
     #[serde(default)]
     profiles: Vec<ProfileText>,
     #[serde(default)]
-    extenders: Vec<Value>,
+    extenders: Vec<Extender>,
     #[serde(default, rename = "delayCacheUntilActive")]
     _delay_cache_until_active: Option<bool>,
 }
@@ -178,9 +179,7 @@ impl Configuration {
         if self.leader_election.resource_lock.as_deref().is_some_and(|lock| lock != "leases") {
             return Err(wrong("leaderElection.resourceLock", "resourceLock value must be \"leases\""));
         }
-        if !self.extenders.is_empty() {
-            return Err(wrong("extenders", "extenders are not supported"));
-        }
+        Extenders::check(&self.extenders).map_err(|(path, why)| wrong(path, why))?;
         let percents = self.profiles.iter().map(|profile| profile.percentage_of_nodes_to_score);
         if percents.chain([self.percentage_of_nodes_to_score]).flatten().any(|percent| percent > 100) {
             return Err(wrong("percentageOfNodesToScore", "not in valid range [0-100]"));
@@ -216,7 +215,7 @@ impl Configuration {
             }
             profiles.push(profile);
         }
-        Ok(Scheduler::new(profiles, self.backoff()))
+        Ok(Scheduler::new(profiles, self.backoff()).with_extenders(Extenders::new(self.extenders.clone())))
     }
 
     fn profile(&self, path: &str, text: &ProfileText) -> Result<Profile, ConfigError> {
@@ -227,7 +226,12 @@ impl Configuration {
         if text.scheduler_name.is_none() && self.profiles.len() > 1 {
             return Err(wrong(format!("{path}.schedulerName"), "Required value"));
         }
-        let arguments = arguments(path, &text.plugin_config)?;
+        let mut arguments = arguments(path, &text.plugin_config)?;
+        let extenders = Extenders::new(self.extenders.clone());
+        let ignored = extenders.ignored_resources();
+        if !ignored.is_empty() {
+            arguments.entry("NodeResourcesFit").or_insert_with(|| json!({}))["ignoredResources"] = json!(ignored);
+        }
         let mut plugins = Vec::new();
         for name in order(&text.plugins.multi_point) {
             plugins.extend(enabled(path, &name, &text.plugins, &arguments)?);
@@ -250,14 +254,14 @@ impl Configuration {
     }
 }
 
-fn arguments<'a>(path: &str, texts: &'a [PluginConfigText]) -> Result<BTreeMap<&'a str, &'a Value>, ConfigError> {
+fn arguments<'a>(path: &str, texts: &'a [PluginConfigText]) -> Result<BTreeMap<&'a str, Value>, ConfigError> {
     let mut arguments = BTreeMap::new();
     for (at, text) in texts.iter().enumerate() {
         let path = format!("{path}.pluginConfig[{at}]");
         let entry = by_name(&text.name).ok_or_else(|| wrong(&path, format!("no plugin is named {:?}", text.name)))?;
-        let Some(args) = &text.args else { continue };
+        let Some(args) = text.args.as_ref().filter(|args| !args.is_null()) else { continue };
         (entry.make)(Some(args)).map_err(|why| wrong(format!("{path}.args"), why))?;
-        if arguments.insert(text.name.as_str(), args).is_some() {
+        if arguments.insert(text.name.as_str(), args.clone()).is_some() {
             return Err(wrong(path, "Duplicate value"));
         }
     }
@@ -282,11 +286,11 @@ fn enabled(
     path: &str,
     name: &str,
     text: &PluginsText,
-    arguments: &BTreeMap<&str, &Value>,
+    arguments: &BTreeMap<&str, Value>,
 ) -> Result<Option<Enabled>, ConfigError> {
     let entry = by_name(name)
         .ok_or_else(|| wrong(format!("{path}.plugins.multiPoint"), format!("no plugin is named {name:?}")))?;
-    let plugin = (entry.make)(arguments.get(name).copied()).map_err(|why| wrong(path, why))?;
+    let plugin = (entry.make)(arguments.get(name)).map_err(|why| wrong(path, why))?;
     let at_all = text.multi_point.enables(name);
     let by_default = at_all.is_some() || !text.multi_point.disables(name);
     let mut points = BTreeSet::new();
@@ -320,8 +324,6 @@ fn enabled(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn scheduler(extra: Value) -> Result<Scheduler, ConfigError> {
@@ -369,7 +371,20 @@ mod tests {
         let profile = |text: Value| json!({"profiles": [text]});
         let table = [
             (json!({"paralelism": 1}), "unknown field `paralelism`"),
-            (json!({"extenders": [{"urlPrefix": "http://x"}]}), "extenders: extenders are not supported"),
+            (json!({"extenders": [{"urlPrefx": "http://x"}]}), "unknown field `urlPrefx`"),
+            (
+                json!({"extenders": [{"prioritizeVerb": "p"}]}),
+                "extenders[0].weight: must have a positive weight applied to it",
+            ),
+            (
+                json!({"extenders": [{"bindVerb": "b"}, {"bindVerb": "b"}]}),
+                "extenders: found 2 extenders implementing bind: only one extender can implement bind",
+            ),
+            (
+                json!({"extenders": [{"managedResources": [{"name": "cpu"}]}]}),
+                "extenders[0].managedResources[0].name: is an invalid extended resource name",
+            ),
+            (json!({"extenders": [{"httpTimeout": "soon"}]}), "\"soon\" is no duration"),
             (json!({"percentageOfNodesToScore": 101}), "percentageOfNodesToScore: not in valid range [0-100]"),
             (json!({"podInitialBackoffSeconds": 0}), "podInitialBackoffSeconds: must be greater than 0"),
             (profile(json!({"plugins": {"filter": {"enabled": [{"name": "X"}]}}})), "no plugin is named \"X\""),
@@ -391,5 +406,20 @@ mod tests {
             let error = scheduler(text.clone()).err().expect("must be refused").to_string();
             assert!(error.contains(words), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn extenders_are_read_with_all_they_have_and_those_to_ignore_come_last() {
+        let made = scheduler(json!({"extenders": [
+            {"urlPrefix": "http://one/", "filterVerb": "f", "ignorable": true},
+            {"urlPrefix": "https://two", "prioritizeVerb": "p", "weight": 3, "enableHTTPS": true, "httpTimeout": "100ms",
+             "nodeCacheCapable": true, "tlsConfig": {"caFile": "/ca", "serverName": "s"},
+             "managedResources": [{"name": "example.com/gpu", "ignoredByScheduler": true}]},
+        ]}))
+        .unwrap();
+        let [two, one] = made.extenders().all() else { panic!("there are two") };
+        assert_eq!((two.url("p"), two.timeout()), ("https://two/p".into(), SignedDuration::from_millis(100)));
+        assert_eq!((one.url("f"), one.timeout()), ("http://one/f".into(), SignedDuration::from_secs(5)));
+        assert_eq!(made.extenders().ignored_resources(), ["example.com/gpu"]);
     }
 }

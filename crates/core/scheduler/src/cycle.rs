@@ -50,9 +50,11 @@ pub fn enough(nodes: usize, percent: u32) -> usize {
 /// Looks for nodes that can take the pod: first at the one it is nominated to, then in turn until enough are found.
 pub fn find(pod: &PodInfo, class: &mut Class, cluster: &Snapshot, order: &[u32], search: Search) -> Found {
     class.begin();
-    if let Some(found) = at_nominated(pod, class, cluster) {
-        return found;
-    }
+    at_nominated(pod, class, cluster).unwrap_or_else(|| find_anywhere(pod, class, cluster, order, search))
+}
+
+/// Looks for nodes in turn until enough are found, in a round that has begun.
+pub fn find_anywhere(pod: &PodInfo, class: &mut Class, cluster: &Snapshot, order: &[u32], search: Search) -> Found {
     let named: Option<Vec<u32>> =
         class.among().map(|(names, _)| names.iter().filter_map(|name| Some(cluster.place(name)? as u32)).collect());
     let order = named.as_deref().unwrap_or(order);
@@ -93,7 +95,7 @@ fn at_nominated(pod: &PodInfo, class: &mut Class, cluster: &Snapshot) -> Option<
 
 /// The verdict on a node. Where pods of no less importance are nominated to it, the pod has to fit with and without
 /// them.
-fn judge(pod: &PodInfo, class: &mut Class, cluster: &Snapshot, at: usize) -> Option<Verdict> {
+pub fn judge(pod: &PodInfo, class: &mut Class, cluster: &Snapshot, at: usize) -> Option<Verdict> {
     let node = &cluster.nodes()[at];
     if !cluster.nominations.is_empty()
         && let Some((plugin, status)) = with_nominated(pod, class, cluster, at, node)
@@ -128,10 +130,14 @@ pub fn choose(class: &mut Class, cluster: &Snapshot, feasible: &[u32], turn: usi
     if let [only] = feasible {
         return *only;
     }
-    let totals = class.totals(feasible, cluster.nodes());
+    pick(feasible, &class.totals(feasible, cluster.nodes()), turn)
+}
+
+/// The node with the greatest total; of equals, by turns.
+pub fn pick(feasible: &[u32], totals: &[i64], turn: usize) -> u32 {
     let most = totals.iter().copied().max().unwrap_or(0);
     let equals = totals.iter().filter(|total| **total == most).count();
-    let chosen = feasible.iter().zip(&totals).filter(|(_, total)| **total == most).nth(turn % equals.max(1));
+    let chosen = feasible.iter().zip(totals).filter(|(_, total)| **total == most).nth(turn % equals.max(1));
     *chosen.expect("some node has the most").0
 }
 

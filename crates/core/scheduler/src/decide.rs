@@ -6,28 +6,34 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::class::{Class, Refusal};
-use crate::cycle::{Found, Search, choose, find, rejectors};
+use crate::counts::Outcome;
+use crate::cycle::{Found, Search, choose, find, find_anywhere, rejectors};
 use crate::framework::{Nomination, Point, PostFilter, Status};
 use crate::message::{Reasons, for_all};
 use crate::pod::PodInfo;
-use crate::preemption::Attempt;
-use crate::queue::Rejectors;
+use crate::preemption::{Attempt, Choice};
+use crate::profile::Profile;
+use crate::queue::{Rejectors, Tries};
 use crate::scheduler::{Effect, Reason, Scheduler, Underway};
 
 impl Scheduler {
-    pub(crate) fn decide(&mut self, pod: Arc<PodInfo>, attempts: u32, now: Timestamp) {
+    pub(crate) fn decide(&mut self, pod: Arc<PodInfo>, attempts: Tries, now: Timestamp) {
         let Some(profile) = self.profile_of(&pod) else { return };
         self.turn = self.turn.wrapping_add(1);
         if self.cluster.nodes().is_empty() {
             let refused = Refused { message: "no nodes available to schedule pods".into(), by: Rejectors::new() };
             return self.fail((pod, profile, attempts), refused, Some(Nomination::Clear), now);
         }
-        self.cluster.track(&pod.shape);
-        let plugins = std::mem::take(&mut self.profiles[profile].plugins);
-        let mut class = self.profiles[profile].classes.take(&pod, &plugins, &self.cluster);
-        self.profiles[profile].plugins = plugins;
+        let mut class = self.class_of(&pod, profile);
         self.decide_by(&mut class, (pod.clone(), profile, attempts), now);
         self.profiles[profile].classes.keep(&pod, class);
+    }
+
+    /// Takes the class of the pod's shape out, up to date.
+    pub(crate) fn class_of(&mut self, pod: &PodInfo, profile: usize) -> Class {
+        self.cluster.track(&pod.shape);
+        let Profile { plugins, classes, .. } = &mut self.profiles[profile];
+        classes.take(pod, plugins, &self.cluster)
     }
 
     fn decide_by(&mut self, class: &mut Class, (pod, profile, attempts): Tried, now: Timestamp) {
@@ -46,6 +52,9 @@ impl Scheduler {
         };
         if found.feasible.is_empty() {
             return self.refuse(class, &found, (pod, profile, attempts), now);
+        }
+        if self.consult(&(pod.clone(), profile, attempts), &found, now) {
+            return;
         }
         let at = choose(class, &self.cluster, &found.feasible, self.turn);
         let node = self.cluster.nodes()[at as usize].name.clone();
@@ -78,8 +87,21 @@ impl Scheduler {
         found
     }
 
+    /// The same without regard to where the pod is nominated to.
+    pub(crate) fn search_anywhere(&mut self, pod: &PodInfo, class: &mut Class, profile: usize) -> Found {
+        let order = self.cluster.order();
+        let search = Search { percent: self.profiles[profile].percent, start: self.start, turn: self.turn };
+        class.begin();
+        let found = match class.rejection() {
+            Some(_) => Found::default(),
+            None => find_anywhere(pod, class, &self.cluster, &order, search),
+        };
+        self.cluster.keep_order(order);
+        found
+    }
+
     /// Sets the node aside for the pod and sends it on its way.
-    fn commit(&mut self, (pod, profile, attempts): Tried, node: String, now: Timestamp) {
+    pub(crate) fn commit(&mut self, (pod, profile, attempts): Tried, node: String, now: Timestamp) {
         self.cluster.put(pod.clone(), &node);
         self.cluster.nominations.remove(&pod.key);
         if let Err((plugin, status)) = self.reserve(&pod, profile, &node) {
@@ -95,11 +117,11 @@ impl Scheduler {
         let deeds: Vec<_> =
             self.profiles[profile].at(Point::PreBind).flat_map(|plugin| plugin.pre_bind(&pod, &self.cluster)).collect();
         let waits = !self.profiles[profile].at(Point::PreBind).all(|plugin| plugin.is_bound(&pod, &self.cluster));
-        let underway = Underway { pod: pod.clone(), node: node.clone(), attempts, volumes_by: None };
+        let underway = Underway { pod: pod.clone(), node: node.clone(), tries: attempts, volumes_by: None };
         self.underway.insert(pod.key.clone(), underway);
         self.effects.push_back(match waits {
             true => Effect::Prepare { pod, node, deeds },
-            false => Effect::Bind { pod, node },
+            false => self.binding(pod, node),
         });
     }
 
@@ -115,14 +137,19 @@ impl Scheduler {
     }
 
     /// Says why no node will do, after trying to make room.
-    fn refuse(&mut self, class: &mut Class, found: &Found, (pod, profile, attempts): Tried, now: Timestamp) {
+    pub(crate) fn refuse(&mut self, class: &mut Class, found: &Found, (pod, profile, attempts): Tried, now: Timestamp) {
         let mut refused = Refused::of(class, found, self.cluster.nodes().len());
         let cluster = &self.cluster;
-        let mut attempt = Attempt { pod: &pod, cluster, class, found, turn: self.turn };
+        let choice = if self.consults_on_room(&pod) { Choice::All } else { Choice::Best };
+        let mut attempt = Attempt { pod: &pod, cluster, class, found, turn: self.turn, choice };
         let after = self.profiles[profile].at(Point::PostFilter).find_map(|plugin| plugin.post_filter(&mut attempt));
+        self.counts.preemptions += u64::from(after.is_some());
         match after {
             Some(PostFilter::Made { node, victims }) => {
                 self.make_room((pod, profile, attempts), refused, (node, victims), now);
+            }
+            Some(PostFilter::Candidates(room)) => {
+                self.consult_on_room((pod, profile, attempts), refused, room, now);
             }
             Some(PostFilter::Helpless { message, nomination }) => {
                 refused.message = format!("{} {message}", refused.message);
@@ -140,7 +167,7 @@ impl Scheduler {
         }
     }
 
-    fn make_room(
+    pub(crate) fn make_room(
         &mut self,
         (pod, profile, attempts): Tried,
         refused: Refused,
@@ -148,6 +175,8 @@ impl Scheduler {
         now: Timestamp,
     ) {
         let lesser = |other: &&Arc<PodInfo>| other.priority < pod.priority;
+        self.counts.ended(profile, Outcome::Unschedulable, &attempts, now);
+        self.counts.victims.observe(victims.len() as f64);
         let displaced: Vec<_> = self.cluster.nominations.at(&node).iter().filter(lesser).cloned().collect();
         displaced.iter().for_each(|other| self.cluster.nominations.remove(&other.key));
         self.cluster.nominations.set(pod.clone(), &node);
@@ -163,8 +192,9 @@ impl Scheduler {
         }
     }
 
-    fn fail(&mut self, tried: Tried, refused: Refused, nomination: Option<Nomination>, now: Timestamp) {
+    pub(crate) fn fail(&mut self, tried: Tried, refused: Refused, nomination: Option<Nomination>, now: Timestamp) {
         let (pod, profile, attempts) = tried;
+        self.counts.ended(profile, Outcome::Unschedulable, &attempts, now);
         let clears = nomination == Some(Nomination::Clear);
         let nominate = (clears && !pod.nominated.is_empty()).then(String::new);
         if clears {
@@ -175,14 +205,24 @@ impl Scheduler {
         let (reason, message) = (Reason::Unschedulable, refused.message);
         self.effects.push_back(Effect::Failed { pod, reason, message, nominate });
     }
+
+    /// Something else than the pod and the nodes is to blame. It is tried again after a back-off.
+    pub(crate) fn fail_by_error(&mut self, (pod, profile, attempts): Tried, message: String, now: Timestamp) {
+        self.counts.ended(profile, Outcome::Error, &attempts, now);
+        self.cluster.nominations.remove(&pod.key);
+        let nominate = (!pod.nominated.is_empty()).then(String::new);
+        let rank = self.profiles[profile].rank(&pod);
+        self.queue.failed((pod.clone(), rank), attempts, now);
+        self.effects.push_back(Effect::Failed { pod, reason: Reason::SchedulerError, message, nominate });
+    }
 }
 
-/// A pod, its profile, and how often it was tried before.
-type Tried = (Arc<PodInfo>, usize, u32);
+/// A pod, its profile, and how often it was tried.
+pub(crate) type Tried = (Arc<PodInfo>, usize, Tries);
 
-struct Refused {
-    message: String,
-    by: Rejectors,
+pub(crate) struct Refused {
+    pub message: String,
+    pub by: Rejectors,
 }
 
 impl Refused {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::PodInfo;
-use crate::preemption::Attempt;
+use crate::preemption::{Attempt, Candidate};
 use crate::snapshot::Snapshot;
 
 /// The best score a node can get from one plugin.
@@ -122,6 +122,58 @@ impl Change {
             Change::AttachmentGone => Kind::AttachmentGone,
         }
     }
+
+    /// The event's name in metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Change::NodeAdded(_) => "NodeAdd",
+            Change::NodeUpdated { old, new } if old.allocatable != new.allocatable => "NodeUpdateNodeAllocatable",
+            Change::NodeUpdated { old, new } if old.labels != new.labels => "NodeUpdateNodeLabel",
+            Change::NodeUpdated { old, new } if old.taints != new.taints || old.unschedulable != new.unschedulable => {
+                "NodeUpdateNodeTaint"
+            }
+            Change::NodeUpdated { .. } => "NodeUpdate",
+            Change::NodeGone(_) => "NodeDelete",
+            Change::PodPlaced(_) => "AssignedPodAdd",
+            Change::PodUpdated { old, new } => pod_update(old, new),
+            Change::PodGone(_) => "AssignedPodDelete",
+            Change::Claim { kind: Difference::Added, .. } => "PersistentVolumeClaimAdd",
+            Change::Claim { kind: Difference::Updated, .. } => "PersistentVolumeClaimUpdate",
+            Change::Volume => "PersistentVolumeUpdate",
+            Change::Class => "StorageClassUpdate",
+            Change::CsiNode => "CSINodeUpdate",
+            Change::Capacity => "CSIStorageCapacityUpdate",
+            Change::Driver => "CSIDriverUpdate",
+            Change::AttachmentGone => "VolumeAttachmentDelete",
+        }
+    }
+}
+
+fn pod_update(old: &PodInfo, new: &PodInfo) -> &'static str {
+    let part = if old.labels != new.labels {
+        0
+    } else if old.requests.shrinks_to(&new.requests) {
+        1
+    } else if old.tolerations.len() != new.tolerations.len() {
+        2
+    } else {
+        3
+    };
+    let names = match new.node_name.is_empty() {
+        true => [
+            "UnschedulablePodUpdatePodLabel",
+            "UnschedulablePodUpdatePodScaleDown",
+            "UnschedulablePodUpdatePodToleration",
+            "UnschedulablePodUpdate",
+        ],
+        false => [
+            "AssignedPodUpdatePodLabel",
+            "AssignedPodUpdatePodScaleDown",
+            "AssignedPodUpdatePodToleration",
+            "AssignedPodUpdate",
+        ],
+    };
+    names[part]
 }
 
 /// What PreFilter finds.
@@ -142,6 +194,8 @@ pub enum PreFilter {
 pub enum PostFilter {
     /// Pods are to go; then the pod has a chance on the node.
     Made { node: String, victims: Vec<Arc<PodInfo>> },
+    /// The same, for each node where it is possible.
+    Candidates(Vec<Candidate>),
     /// Nothing helps, in the words of the message. Whether the pod keeps its nominated node.
     Helpless { message: String, nomination: Nomination },
 }

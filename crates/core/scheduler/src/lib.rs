@@ -4,6 +4,7 @@
 
 pub mod scheduler;
 
+mod consult;
 mod decide;
 mod watched;
 
@@ -21,6 +22,9 @@ pub mod profile;
 pub mod queue;
 
 pub mod snapshot;
+
+pub mod counts;
+pub mod extender;
 
 mod budgets;
 mod images;

@@ -25,6 +25,15 @@ pub struct Attempt<'a> {
     pub found: &'a Found,
     /// Chooses where the search for candidates begins.
     pub turn: usize,
+    /// Whether the best candidate is chosen here, or all are wanted.
+    pub choice: Choice,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    Best,
+    /// Extenders have a say first.
+    All,
 }
 
 /// How many candidates are enough.
@@ -42,10 +51,10 @@ impl Extent {
 
 /// A node and the pods that would have to go from it, the most important first.
 #[derive(Clone, Debug)]
-struct Candidate {
-    at: usize,
-    victims: Vec<Arc<PodInfo>>,
-    broken_budgets: usize,
+pub struct Candidate {
+    pub node: String,
+    pub victims: Vec<Arc<PodInfo>>,
+    pub broken_budgets: usize,
 }
 
 impl Attempt<'_> {
@@ -57,10 +66,10 @@ impl Attempt<'_> {
         let potential: Vec<usize> = self.resolvable().collect();
         let (candidates, failures) = self.candidates(&potential, extent);
         match best(&candidates) {
-            Some(best) => {
-                let node = self.cluster.nodes()[best.at].name.clone();
-                PostFilter::Made { node, victims: best.victims.clone() }
+            Some(_) if self.choice == Choice::All => {
+                PostFilter::Candidates(candidates.into_iter().filter(|found| !found.victims.is_empty()).collect())
             }
+            Some(best) => PostFilter::Made { node: best.node.clone(), victims: best.victims.clone() },
             None => PostFilter::Helpless { message: self.helpless(&failures), nomination: Nomination::Clear },
         }
     }
@@ -129,7 +138,7 @@ impl Attempt<'_> {
             }
         }
         victims.sort_by_key(|pod| importance(pod));
-        Ok(Candidate { at, victims, broken_budgets })
+        Ok(Candidate { node: node.name.clone(), victims, broken_budgets })
     }
 
     fn unfit(&mut self, at: usize, node: &NodeInfo) -> Option<Status> {
@@ -157,7 +166,7 @@ fn importance(pod: &PodInfo) -> (Reverse<i32>, Timestamp) {
 
 /// The candidate that hurts least: fewest broken budgets, least important first victim, smallest sum of priorities,
 /// fewest victims, and the latest start of the most important ones.
-fn best(candidates: &[Candidate]) -> Option<&Candidate> {
+pub fn best(candidates: &[Candidate]) -> Option<&Candidate> {
     let candidates = candidates.iter().filter(|candidate| !candidate.victims.is_empty());
     candidates.min_by_key(|candidate| {
         let highest = candidate.victims[0].priority;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::class::Classes;
+use crate::extender::EXTENDER;
 use crate::framework::{Change, Kind, Plugin, Point};
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
@@ -62,16 +63,21 @@ impl Profile {
 
     /// Whether any of those who rejected a pod wants to hear of such changes. What nobody rejected, anything may help.
     pub fn listens(&self, by: &Rejectors, kind: Kind) -> bool {
-        by.is_empty() || self.rejectors(by, kind).next().is_some()
+        open(by) || self.rejectors(by, kind).next().is_some()
     }
 
     /// Whether the change may help the pod.
     pub fn helps(&self, pod: &PodInfo, by: &Rejectors, change: &Change) -> bool {
-        by.is_empty() || self.rejectors(by, change.kind()).any(|plugin| plugin.hint(pod, change))
+        open(by) || self.rejectors(by, change.kind()).any(|plugin| plugin.hint(pod, change))
     }
 
     fn rejectors<'a>(&'a self, by: &'a Rejectors, kind: Kind) -> impl Iterator<Item = &'a Arc<dyn Plugin>> {
         let all = self.plugins.iter().map(|enabled| &enabled.plugin);
         all.filter(move |plugin| by.contains(plugin.name()) && plugin.wakes().contains(&kind))
     }
+}
+
+/// Whether anything may help a pod that these rejected: nobody, or an extender, of which no more is known.
+fn open(by: &Rejectors) -> bool {
+    by.is_empty() || by.contains(EXTENDER)
 }

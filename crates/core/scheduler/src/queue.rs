@@ -34,6 +34,33 @@ impl Backoff {
     }
 }
 
+/// How often a pod was tried, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tries {
+    /// Those before the one under way.
+    pub made: u32,
+    /// When the pod could be tried for the first time.
+    pub first: Timestamp,
+    /// When it took its place in the queue.
+    pub since: Timestamp,
+    /// When the one under way began.
+    pub began: Timestamp,
+    /// Only time brought the pod up again, and no change of the cluster.
+    pub flushed: bool,
+}
+
+/// Queues by the names that metrics give them.
+const ACTIVE: &str = "active";
+const BACKOFF: &str = "backoff";
+const UNSCHEDULABLE: &str = "unschedulable";
+
+/// What moves pods between queues beside changes of the cluster, by the names that metrics give it.
+const ADDED: &str = "UnschedulablePodAdd";
+const FAILED: &str = "ScheduleAttemptFailure";
+const WAITED: &str = "BackoffComplete";
+const POPPED_EARLY: &str = "PopFromBackoffQ";
+const TIMED_OUT: &str = "UnschedulableTimeout";
+
 #[derive(Clone, Debug)]
 struct Waiting {
     pod: Arc<PodInfo>,
@@ -41,6 +68,11 @@ struct Waiting {
     attempts: u32,
     /// When it came, or was last tried.
     since: Timestamp,
+    /// When it could be tried for the first time.
+    first: Option<Timestamp>,
+    flushed: bool,
+    /// The plugins that rejected it when it was last tried, or keep it from being tried.
+    by: Rejectors,
     state: State,
 }
 
@@ -53,9 +85,20 @@ enum State {
         /// Waiting after an error, which is never cut short.
         error: bool,
     },
-    Unschedulable {
-        by: Rejectors,
-    },
+    Unschedulable,
+    /// Extenders are asked about it.
+    Asked,
+    /// It waits until they were asked about another.
+    Held,
+}
+
+/// How many pods wait, by what they wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depths {
+    pub active: usize,
+    pub backoff: usize,
+    pub unschedulable: usize,
+    pub gated: usize,
 }
 
 /// Pods of one shape and one scheduler, which a change helps alike; by where the shape lies, which each of them holds on
@@ -75,6 +118,15 @@ pub struct Queue {
     /// Those that a back-off holds though nothing went wrong: they go as soon as nobody else is ready.
     eager: BTreeSet<(Timestamp, PodKey)>,
     unschedulable: BTreeMap<Rejectors, HashMap<Alike, BTreeSet<PodKey>>>,
+    /// Those that wait until extenders can be asked.
+    held: BTreeSet<Order>,
+    gated: usize,
+    /// How many are unschedulable.
+    stuck: usize,
+    /// How often a pod entered a queue, by queue and what made it.
+    incoming: BTreeMap<(&'static str, &'static str), u64>,
+    /// How many waiting pods each plugin rejected, by scheduler.
+    rejected: BTreeMap<String, BTreeMap<&'static str, u64>>,
 }
 
 impl Queue {
@@ -84,12 +136,15 @@ impl Queue {
 
     /// Adds a pod that was not known.
     pub fn add(&mut self, pod: Arc<PodInfo>, rank: i64, now: Timestamp) {
-        self.insert(Waiting { pod, rank, attempts: 0, since: now, state: State::Ready });
+        self.count(ACTIVE, ADDED);
+        self.insert(Waiting::new((pod, rank), State::Ready, now));
     }
 
-    /// Adds a pod that may not be tried yet.
-    pub fn add_gated(&mut self, pod: Arc<PodInfo>, rank: i64, now: Timestamp) {
-        self.insert(Waiting { pod, rank, attempts: 0, since: now, state: State::Gated });
+    /// Adds a pod that a plugin keeps from being tried.
+    pub fn add_gated(&mut self, (pod, rank): (Arc<PodInfo>, i64), by: &'static str, now: Timestamp) {
+        self.count(UNSCHEDULABLE, ADDED);
+        let waiting = Waiting::new((pod, rank), State::Gated, now);
+        self.insert(Waiting { by: Rejectors::from([by]), first: None, ..waiting });
     }
 
     /// The pod as it is known here.
@@ -109,27 +164,63 @@ impl Queue {
     }
 
     /// Takes the next pod out, with how often it has been tried before.
-    pub fn pop(&mut self, now: Timestamp) -> Option<(Arc<PodInfo>, u32)> {
+    pub fn pop(&mut self, now: Timestamp) -> Option<(Arc<PodInfo>, Tries)> {
         self.release(now);
         let key = match self.ready.first() {
             Some((_, _, key)) => key.clone(),
-            None => self.eager.first()?.1.clone(),
+            None => {
+                let key = self.eager.first()?.1.clone();
+                self.count(ACTIVE, POPPED_EARLY);
+                key
+            }
         };
-        let waiting = self.remove(&key)?;
-        Some((waiting.pod, waiting.attempts))
+        let Waiting { pod, attempts, first, since, flushed, .. } = self.remove(&key)?;
+        Some((pod, Tries { made: attempts, first: first.unwrap_or(now), since, began: now, flushed }))
+    }
+
+    /// Keeps a pod while extenders are asked about it.
+    pub fn ask(&mut self, pod: (Arc<PodInfo>, i64), tries: Tries) {
+        self.insert(Waiting::untried(pod, tries, State::Asked));
+    }
+
+    /// Takes out a pod that extenders were asked about, as it is now; `None` where it is gone or another took its name.
+    pub fn take_asked(&mut self, key: &PodKey) -> Option<Arc<PodInfo>> {
+        self.pods.get(key).filter(|waiting| waiting.state == State::Asked)?;
+        self.remove(key).map(|waiting| waiting.pod)
+    }
+
+    /// Puts a pod back where it stood, to be tried again.
+    pub fn again(&mut self, pod: (Arc<PodInfo>, i64), tries: Tries) {
+        self.insert(Waiting::untried(pod, tries, State::Ready));
+    }
+
+    /// Keeps a pod in its place until extenders can be asked about it.
+    pub fn hold(&mut self, pod: (Arc<PodInfo>, i64), tries: Tries) {
+        self.insert(Waiting::untried(pod, tries, State::Held));
+    }
+
+    /// Lets the first of those that are held be tried.
+    pub fn release_held(&mut self) {
+        if let Some((_, _, key)) = self.held.first().cloned()
+            && let Some(waiting) = self.remove(&key)
+        {
+            self.insert(Waiting { state: State::Ready, ..waiting });
+        }
     }
 
     /// Puts a pod back that no node could take.
-    pub fn unschedulable(&mut self, (pod, rank): (Arc<PodInfo>, i64), attempts: u32, by: Rejectors, now: Timestamp) {
-        let state = State::Unschedulable { by };
-        self.insert(Waiting { pod, rank, attempts: attempts + 1, since: now, state });
+    pub fn unschedulable(&mut self, (pod, rank): (Arc<PodInfo>, i64), tries: Tries, by: Rejectors, now: Timestamp) {
+        self.count(UNSCHEDULABLE, FAILED);
+        let waiting = Waiting::tried((pod, rank), tries, State::Unschedulable, now);
+        self.insert(Waiting { by, ..waiting });
     }
 
     /// Puts a pod back whose binding failed.
-    pub fn failed(&mut self, (pod, rank): (Arc<PodInfo>, i64), attempts: u32, now: Timestamp) {
-        let until = now + self.backoff.after(attempts + 1);
+    pub fn failed(&mut self, (pod, rank): (Arc<PodInfo>, i64), tries: Tries, now: Timestamp) {
+        self.count(BACKOFF, FAILED);
+        let until = now + self.backoff.after(tries.made + 1);
         let state = State::Backoff { until, error: true };
-        self.insert(Waiting { pod, rank, attempts: attempts + 1, since: now, state });
+        self.insert(Waiting::tried((pod, rank), tries, state, now));
     }
 
     /// The unschedulable pods that a change may help.
@@ -155,10 +246,7 @@ impl Queue {
 
     /// The plugins that a pod waits for.
     pub fn rejectors(&self, key: &PodKey) -> Option<&Rejectors> {
-        match &self.pods.get(key)?.state {
-            State::Unschedulable { by } => Some(by),
-            _ => None,
-        }
+        self.pods.get(key).filter(|waiting| waiting.state == State::Unschedulable).map(|waiting| &waiting.by)
     }
 
     pub fn is_gated(&self, key: &PodKey) -> bool {
@@ -166,16 +254,20 @@ impl Queue {
     }
 
     /// Lets an unschedulable or gated pod go as far as its back-off allows.
-    pub fn move_on(&mut self, key: &PodKey, now: Timestamp) {
+    pub fn move_on(&mut self, key: &PodKey, event: &'static str, now: Timestamp) {
         let Some(waiting) = self.remove(key) else { return };
         let until = waiting.since + self.backoff.after(waiting.attempts);
-        let state = match waiting.state {
-            State::Gated => State::Ready,
-            State::Unschedulable { .. } if waiting.attempts == 0 || until <= now => State::Ready,
-            State::Unschedulable { .. } => State::Backoff { until, error: false },
-            other => other,
+        let (state, queue) = match waiting.state {
+            State::Gated => (State::Ready, Some(ACTIVE)),
+            State::Unschedulable if waiting.attempts == 0 || until <= now => (State::Ready, Some(ACTIVE)),
+            State::Unschedulable => (State::Backoff { until, error: false }, Some(BACKOFF)),
+            other => (other, None),
         };
-        self.insert(Waiting { state, ..waiting });
+        if let Some(queue) = queue {
+            self.count(queue, event);
+        }
+        let first = waiting.first.or((state == State::Ready).then_some(now));
+        self.insert(Waiting { state, first, ..waiting });
     }
 
     /// When time alone makes another pod ready.
@@ -196,13 +288,50 @@ impl Queue {
         self.pods.is_empty()
     }
 
+    pub fn depths(&self) -> Depths {
+        let active = self.ready.len() + self.held.len();
+        let Queue { gated, stuck, due, .. } = self;
+        Depths { active, backoff: due.len() - stuck, unschedulable: *stuck, gated: *gated }
+    }
+
+    /// How often a pod entered a queue, by queue and what made it.
+    pub fn incoming(&self) -> &BTreeMap<(&'static str, &'static str), u64> {
+        &self.incoming
+    }
+
+    /// How many waiting pods each plugin rejected, by scheduler.
+    pub fn rejected(&self) -> &BTreeMap<String, BTreeMap<&'static str, u64>> {
+        &self.rejected
+    }
+
+    fn count(&mut self, queue: &'static str, event: &'static str) {
+        *self.incoming.entry((queue, event)).or_default() += 1;
+    }
+
+    fn blame(&mut self, waiting: &Waiting, count: fn(u64) -> u64) {
+        if waiting.by.is_empty() {
+            return;
+        }
+        let scheduler = waiting.pod.scheduler_name.as_str();
+        if !self.rejected.contains_key(scheduler) {
+            self.rejected.insert(scheduler.to_owned(), BTreeMap::new());
+        }
+        let Some(plugins) = self.rejected.get_mut(scheduler) else { return };
+        for plugin in &waiting.by {
+            let pods = plugins.entry(plugin).or_default();
+            *pods = count(*pods);
+        }
+    }
+
     fn release(&mut self, now: Timestamp) {
         while let Some((due, key)) = self.due.first()
             && *due <= now
         {
             let key = key.clone();
             let waiting = self.remove(&key).expect("what is due waits");
-            self.insert(Waiting { state: State::Ready, ..waiting });
+            let flushed = waiting.state == State::Unschedulable;
+            self.count(ACTIVE, if flushed { TIMED_OUT } else { WAITED });
+            self.insert(Waiting { state: State::Ready, flushed: waiting.flushed || flushed, ..waiting });
         }
     }
 
@@ -219,12 +348,18 @@ impl Queue {
             State::Backoff { until, error: false } => {
                 self.eager.insert((*until, key.clone()));
             }
-            State::Unschedulable { by } => {
-                let groups = self.unschedulable.entry(by.clone()).or_default();
+            State::Unschedulable => {
+                self.stuck += 1;
+                let groups = self.unschedulable.entry(waiting.by.clone()).or_default();
                 groups.entry(waiting.alike()).or_default().insert(key.clone());
             }
-            State::Gated | State::Backoff { .. } => (),
+            State::Held => {
+                self.held.insert(waiting.order());
+            }
+            State::Gated => self.gated += 1,
+            State::Asked | State::Backoff { .. } => (),
         }
+        self.blame(&waiting, |pods| pods + 1);
         self.pods.insert(key, waiting);
     }
 
@@ -240,30 +375,54 @@ impl Queue {
             State::Backoff { until, error: false } => {
                 self.eager.remove(&(*until, key.clone()));
             }
-            State::Unschedulable { by } => {
-                let groups = self.unschedulable.get_mut(by).expect("those who rejected a pod have groups");
+            State::Unschedulable => {
+                self.stuck -= 1;
+                let groups = self.unschedulable.get_mut(&waiting.by).expect("those who rejected a pod have groups");
                 let group = groups.get_mut(&waiting.alike()).expect("an unschedulable pod is in a group");
                 group.remove(key);
                 if group.is_empty() {
                     groups.remove(&waiting.alike());
                 }
                 if groups.is_empty() {
-                    self.unschedulable.remove(by);
+                    self.unschedulable.remove(&waiting.by);
                 }
             }
-            State::Gated | State::Backoff { .. } => (),
+            State::Held => {
+                self.held.remove(&waiting.order());
+            }
+            State::Gated => self.gated -= 1,
+            State::Asked | State::Backoff { .. } => (),
         }
+        self.blame(&waiting, |pods| pods - 1);
         Some(waiting)
     }
 }
 
 impl Waiting {
+    fn new((pod, rank): (Arc<PodInfo>, i64), state: State, now: Timestamp) -> Waiting {
+        let by = Rejectors::new();
+        Waiting { pod, rank, attempts: 0, since: now, first: Some(now), flushed: false, by, state }
+    }
+
+    /// After the try under way came to nothing.
+    fn tried((pod, rank): (Arc<PodInfo>, i64), tries: Tries, state: State, now: Timestamp) -> Waiting {
+        let waiting = Waiting::new((pod, rank), state, now);
+        Waiting { attempts: tries.made + 1, first: Some(tries.first), ..waiting }
+    }
+
+    /// Before the try under way came to anything.
+    fn untried((pod, rank): (Arc<PodInfo>, i64), tries: Tries, state: State) -> Waiting {
+        let Tries { made, first, since, flushed, .. } = tries;
+        let by = Rejectors::new();
+        Waiting { pod, rank, attempts: made, since, first: Some(first), flushed, by, state }
+    }
+
     /// When time alone ends it.
     fn due(&self) -> Option<Timestamp> {
         match &self.state {
-            State::Ready | State::Gated => None,
+            State::Ready | State::Gated | State::Asked | State::Held => None,
             State::Backoff { until, .. } => Some(*until),
-            State::Unschedulable { .. } => Some(self.since + STALE_MAX),
+            State::Unschedulable => Some(self.since + STALE_MAX),
         }
     }
 
@@ -289,13 +448,17 @@ mod tests {
         Timestamp::from_second(seconds).unwrap()
     }
 
+    fn tried(made: u32) -> Tries {
+        Tries { made, first: at(0), since: at(0), began: at(0), flushed: false }
+    }
+
     fn popped(queue: &mut Queue, seconds: i64) -> Option<String> {
         queue.pop(at(seconds)).map(|(pod, _)| pod.key.name.clone())
     }
 
     fn wake(queue: &mut Queue, seconds: i64) {
         for key in queue.helped(|_| true, |_, _| true) {
-            queue.move_on(&key, at(seconds));
+            queue.move_on(&key, "NodeAdd", at(seconds));
         }
     }
 
@@ -305,7 +468,7 @@ mod tests {
         for (name, scheduler) in [("a", "x"), ("b", "x"), ("c", "y")] {
             let text = format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"schedulerName":"{scheduler}"}}}}"#);
             let pod = PodInfo::read(text.as_bytes(), &mut shapes).unwrap();
-            queue.unschedulable((pod, 0), 0, BTreeSet::new(), at(0));
+            queue.unschedulable((pod, 0), tried(0), BTreeSet::new(), at(0));
         }
         let judged = std::cell::Cell::new(0);
         let helps = |pod: &PodInfo, _: &Rejectors| {
@@ -330,7 +493,7 @@ mod tests {
     #[test]
     fn only_a_change_that_may_help_wakes_a_pod() {
         let mut queue = Queue::default();
-        queue.unschedulable((pod("p"), 0), 0, BTreeSet::from(["TaintToleration"]), at(0));
+        queue.unschedulable((pod("p"), 0), tried(0), BTreeSet::from(["TaintToleration"]), at(0));
         assert!(queue.helped(|by| by.contains("NodePorts"), |_, _| true).is_empty());
         assert!(queue.helped(|_| true, |_, _| false).is_empty());
         assert_eq!(popped(&mut queue, 60), None);
@@ -341,7 +504,7 @@ mod tests {
     #[test]
     fn a_pod_in_back_off_goes_when_nobody_else_is_ready() {
         let mut queue = Queue::default();
-        queue.unschedulable((pod("p"), 9), 0, BTreeSet::new(), at(0));
+        queue.unschedulable((pod("p"), 9), tried(0), BTreeSet::new(), at(0));
         wake(&mut queue, 0);
         queue.add(pod("fresh"), 0, at(0));
         assert_eq!(popped(&mut queue, 0).as_deref(), Some("fresh"));
@@ -352,17 +515,17 @@ mod tests {
     #[test]
     fn back_off_after_an_error_is_not_cut_short_and_grows() {
         let mut queue = Queue::default();
-        queue.failed((pod("p"), 0), 2, at(0));
+        queue.failed((pod("p"), 0), tried(2), at(0));
         assert_eq!(popped(&mut queue, 3), None);
         assert_eq!(popped(&mut queue, 4).as_deref(), Some("p"));
-        queue.failed((pod("p"), 0), 30, at(0));
+        queue.failed((pod("p"), 0), tried(30), at(0));
         assert_eq!(queue.next_wake(), Some(at(10)));
     }
 
     #[test]
     fn what_nothing_wakes_is_tried_again_after_five_minutes() {
         let mut queue = Queue::default();
-        queue.unschedulable((pod("p"), 0), 0, BTreeSet::from(["x"]), at(0));
+        queue.unschedulable((pod("p"), 0), tried(0), BTreeSet::from(["x"]), at(0));
         assert_eq!(popped(&mut queue, 299), None);
         assert_eq!(popped(&mut queue, 300).as_deref(), Some("p"));
     }
@@ -370,10 +533,69 @@ mod tests {
     #[test]
     fn a_pod_that_is_gone_leaves_nothing_behind() {
         let mut queue = Queue::default();
-        queue.failed((pod("p"), 0), 0, at(0));
-        queue.unschedulable((pod("q"), 0), 0, BTreeSet::new(), at(0));
+        queue.failed((pod("p"), 0), tried(0), at(0));
+        queue.unschedulable((pod("q"), 0), tried(0), BTreeSet::new(), at(0));
         queue.forget(&pod("p").key);
         queue.forget(&pod("q").key);
         assert!(queue.next_wake().is_none() && queue.is_empty() && !queue.has_unschedulable());
+    }
+
+    #[test]
+    fn what_waits_and_why_it_came_is_counted() {
+        let mut queue = Queue::default();
+        queue.add(pod("ready"), 0, at(0));
+        queue.add_gated((pod("gated"), 0), "SchedulingGates", at(0));
+        queue.unschedulable((pod("p"), 0), tried(0), BTreeSet::from(["NodePorts"]), at(0));
+        queue.failed((pod("q"), 0), tried(0), at(0));
+        assert_eq!(queue.depths(), Depths { active: 1, backoff: 1, unschedulable: 1, gated: 1 });
+        let of = |queue: &Queue, plugin| queue.rejected()["default-scheduler"].get(plugin).copied();
+        assert_eq!((of(&queue, "NodePorts"), of(&queue, "SchedulingGates")), (Some(1), Some(1)));
+        wake(&mut queue, 0);
+        assert_eq!((queue.depths().backoff, of(&queue, "NodePorts")), (2, Some(1)), "it is rejected until it is tried");
+        while queue.pop(at(1)).is_some() {}
+        assert_eq!((queue.depths().backoff, of(&queue, "NodePorts")), (0, Some(0)));
+        let incoming: Vec<_> =
+            queue.incoming().iter().map(|((queue, event), times)| (*queue, *event, *times)).collect();
+        assert_eq!(
+            incoming,
+            [
+                ("active", "BackoffComplete", 2),
+                ("active", "UnschedulablePodAdd", 1),
+                ("backoff", "NodeAdd", 1),
+                ("backoff", "ScheduleAttemptFailure", 1),
+                ("unschedulable", "ScheduleAttemptFailure", 1),
+                ("unschedulable", "UnschedulablePodAdd", 1),
+            ]
+        );
+    }
+
+    #[test]
+    fn tries_remember_when_they_began_and_that_only_time_passed() {
+        let mut queue = Queue::default();
+        queue.add(pod("p"), 0, at(5));
+        let (first, tries) = queue.pop(at(7)).unwrap();
+        assert_eq!(tries, Tries { made: 0, first: at(5), since: at(5), began: at(7), flushed: false });
+        queue.unschedulable((first, 0), tries, BTreeSet::from(["x"]), at(8));
+        let (_, tries) = queue.pop(at(308)).unwrap();
+        assert_eq!(tries, Tries { made: 1, first: at(5), since: at(8), began: at(308), flushed: true });
+    }
+
+    #[test]
+    fn those_held_until_extenders_can_be_asked_keep_their_places() {
+        let mut queue = Queue::default();
+        for (name, rank) in [("one", 5), ("two", 5), ("late", 0)] {
+            queue.add(pod(name), rank, at(0));
+        }
+        let (one, tries) = queue.pop(at(1)).unwrap();
+        queue.ask((one, 5), tries);
+        let (two, tries) = queue.pop(at(1)).unwrap();
+        queue.hold((two, 5), tries);
+        queue.add(pod("higher"), 9, at(1));
+        assert_eq!(queue.depths(), Depths { active: 3, ..Depths::default() });
+        assert_eq!(queue.take_asked(&pod("one").key).map(|pod| pod.key.name.clone()).as_deref(), Some("one"));
+        assert!(queue.take_asked(&pod("two").key).is_none());
+        queue.release_held();
+        let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue, 2)).collect();
+        assert_eq!(order, ["higher", "two", "late"]);
     }
 }

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use coracle_meta::Object;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::consult::Conversation;
+use crate::counts::{Counts, Outcome};
+use crate::extender::{Answer, Extenders, Question};
 use crate::framework::{Change, Deed, Point};
 use crate::node::NodeFacts;
 use crate::pod::{PodInfo, PodKey, Shapes};
 use crate::profile::Profile;
-use crate::queue::{Backoff, Queue};
+use crate::queue::{Backoff, Queue, Tries};
 use crate::snapshot::Snapshot;
 
 /// How long volumes may take to be bound.
@@ -28,6 +31,8 @@ pub enum Event {
     BindFailed { key: PodKey },
     /// What had to be written before a pod is bound was written, or could not be.
     Prepared { key: PodKey, done: bool },
+    /// Extenders answered, or did not.
+    Answered { key: PodKey, answer: Answer },
     /// The evictions for a pod were asked for, or could not be.
     Preempted { key: PodKey, done: bool },
 }
@@ -55,6 +60,17 @@ pub enum Effect {
         pod: Arc<PodInfo>,
         node: String,
     },
+    /// Let this extender, one of `Scheduler::extenders`, bind it; where it fails and may be ignored, bind as ever.
+    BindBy {
+        pod: Arc<PodInfo>,
+        node: String,
+        extender: usize,
+    },
+    /// Ask extenders, and tell by `Answered`.
+    Ask {
+        pod: Arc<PodInfo>,
+        question: Question,
+    },
     /// Write these first, and tell by `Prepared`.
     Prepare {
         pod: Arc<PodInfo>,
@@ -81,7 +97,7 @@ pub enum Effect {
 pub(crate) struct Underway {
     pub pod: Arc<PodInfo>,
     pub node: String,
-    pub attempts: u32,
+    pub tries: Tries,
     /// Set while volumes are awaited.
     pub volumes_by: Option<Timestamp>,
 }
@@ -100,12 +116,17 @@ pub struct Scheduler {
     pub(crate) awaited: BTreeSet<(Timestamp, PodKey)>,
     /// Pods whose victims are being evicted, and whether something happened meanwhile that may help them.
     pub(crate) preempting: HashMap<PodKey, bool>,
+    pub(crate) extenders: Extenders,
+    /// What extenders are being asked.
+    pub(crate) conversation: Option<Conversation>,
     pub(crate) effects: VecDeque<Effect>,
+    pub(crate) counts: Counts,
 }
 
 impl Scheduler {
     pub fn new(profiles: Vec<Profile>, backoff: Backoff) -> Scheduler {
         Scheduler {
+            counts: Counts::new(profiles.iter().map(|profile| profile.name.as_str())),
             profiles,
             cluster: Snapshot::default(),
             queue: Queue::new(backoff),
@@ -115,8 +136,18 @@ impl Scheduler {
             underway: HashMap::new(),
             awaited: BTreeSet::new(),
             preempting: HashMap::new(),
+            extenders: Extenders::default(),
+            conversation: None,
             effects: VecDeque::new(),
         }
+    }
+
+    pub fn with_extenders(self, extenders: Extenders) -> Scheduler {
+        Scheduler { extenders, ..self }
+    }
+
+    pub fn extenders(&self) -> &Extenders {
+        &self.extenders
     }
 
     /// One profile with everything at its default.
@@ -126,6 +157,20 @@ impl Scheduler {
 
     pub fn cluster(&self) -> &Snapshot {
         &self.cluster
+    }
+
+    /// What waits to be scheduled.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// How many pods are on their way to their nodes.
+    pub fn underway(&self) -> usize {
+        self.underway.len()
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Takes a change in. Decisions follow by `next`.
@@ -146,11 +191,12 @@ impl Scheduler {
             Event::Prepared { key, done: false } => {
                 self.undo(&key, Some("binding volumes: a write was refused".into()), now);
             }
+            Event::Answered { key, answer } => self.answered(&key, answer, now),
             Event::Preempted { key, done } => {
                 if let Some(missed) = self.preempting.remove(&key)
                     && (missed || !done)
                 {
-                    self.queue.move_on(&key, now);
+                    self.queue.move_on(&key, "ForceActivate", now);
                 }
             }
         }
@@ -159,8 +205,17 @@ impl Scheduler {
     /// The next thing to do; `None` when no pod is ready.
     pub fn next(&mut self, now: Timestamp) -> Option<Effect> {
         while self.effects.is_empty() {
-            let (pod, attempts) = self.queue.pop(now)?;
-            self.decide(pod, attempts, now);
+            if self.conversation.is_none() {
+                self.queue.release_held();
+            }
+            let (pod, tries) = self.queue.pop(now)?;
+            if self.conversation.is_some() && self.extenders.talk_about(&pod) {
+                let rank = self.profile_of(&pod).map_or(0, |profile| self.profiles[profile].rank(&pod));
+                self.queue.hold((pod, rank), tries);
+                continue;
+            }
+            self.counts.decisions += 1;
+            self.decide(pod, tries, now);
         }
         self.effects.pop_front()
     }
@@ -186,6 +241,9 @@ impl Scheduler {
 
     /// Moves the pods that the change may help.
     pub(crate) fn wake(&mut self, change: &Change, now: Timestamp) {
+        if let Some(conversation) = &mut self.conversation {
+            conversation.miss(change.label());
+        }
         if !self.queue.has_unschedulable() {
             return;
         }
@@ -194,10 +252,11 @@ impl Scheduler {
             let own = profiles.iter().find(|profile| profile.name == pod.scheduler_name);
             own.is_none_or(|profile| profile.helps(pod, by, change))
         };
-        for key in self.queue.helped(|by| profiles.iter().any(|profile| profile.listens(by, kind)), helps) {
+        let listens = |by: &crate::queue::Rejectors| profiles.iter().any(|profile| profile.listens(by, kind));
+        for key in self.queue.helped(listens, helps) {
             match self.preempting.get_mut(&key) {
                 Some(missed) => *missed = true,
-                None => self.queue.move_on(&key, now),
+                None => self.queue.move_on(&key, change.label(), now),
             }
         }
     }
@@ -231,6 +290,8 @@ impl Scheduler {
         if let Some(underway) = &confirmed
             && let Some(profile) = self.profile_of(&pod)
         {
+            let outcome = if underway.node == pod.node_name { Outcome::Scheduled } else { Outcome::Error };
+            self.counts.ended(profile, outcome, &underway.tries, now);
             self.profiles[profile].at(Point::PostBind).for_each(|plugin| plugin.post_bind(&pod, &underway.node));
         }
         let old = self.cluster.placed(&pod.key).cloned();
@@ -263,8 +324,10 @@ impl Scheduler {
         }
         let (rank, gate) = (self.profiles[profile].rank(&pod), self.profiles[profile].gate(&pod));
         match self.queue.get(&pod.key).cloned() {
-            None if gate.is_some() => self.queue.add_gated(pod.clone(), rank, now),
-            None => self.queue.add(pod.clone(), rank, now),
+            None => match gate {
+                Some(plugin) => self.queue.add_gated((pod.clone(), rank), plugin, now),
+                None => self.queue.add(pod.clone(), rank, now),
+            },
             Some(old) => {
                 self.queue.update(pod.clone(), rank);
                 self.update_waiting(old, pod.clone(), now);
@@ -281,7 +344,7 @@ impl Scheduler {
         if self.queue.is_gated(&key) {
             let ready = self.profile_of(&new).is_some_and(|profile| self.profiles[profile].gate(&new).is_none());
             if ready {
-                self.queue.move_on(&key, now);
+                self.queue.move_on(&key, "UnschedulablePodUpdatePodSchedulingGatesEliminated", now);
             }
             return;
         }
@@ -299,7 +362,7 @@ impl Scheduler {
             self.profile_of(&new).is_some_and(|profile| self.profiles[profile].helps(&new, by, &change))
         });
         if worth {
-            self.queue.move_on(&key, now);
+            self.queue.move_on(&key, change.label(), now);
         }
     }
 
@@ -319,6 +382,7 @@ impl Scheduler {
         let underway = self.take_underway(key);
         if let Some(underway) = underway {
             self.unreserve(&underway.pod);
+            self.count_error(&underway, now);
         }
         if let Some(pod) = self.cluster.lift(key) {
             self.wake(&Change::PodGone(placed_somewhere(pod)), now);
@@ -330,15 +394,23 @@ impl Scheduler {
         self.profiles[profile].at(Point::Reserve).for_each(|plugin| plugin.unreserve(pod, &mut self.cluster));
     }
 
+    fn count_error(&mut self, underway: &Underway, now: Timestamp) {
+        if let Some(profile) = self.profile_of(&underway.pod) {
+            self.counts.ended(profile, Outcome::Error, &underway.tries, now);
+        }
+    }
+
     /// Takes a decision back. The pod is tried again after a back-off.
     pub(crate) fn undo(&mut self, key: &PodKey, message: Option<String>, now: Timestamp) {
-        let Some(Underway { pod, attempts, .. }) = self.take_underway(key) else { return };
+        let Some(underway) = self.take_underway(key) else { return };
+        self.count_error(&underway, now);
+        let Underway { pod, tries, .. } = underway;
         self.unreserve(&pod);
         self.cluster.lift(key);
         self.wake(&Change::PodGone(placed_somewhere(pod.clone())), now);
         if let Some(profile) = self.profile_of(&pod) {
             let rank = self.profiles[profile].rank(&pod);
-            self.queue.failed((pod.clone(), rank), attempts, now);
+            self.queue.failed((pod.clone(), rank), tries, now);
         }
         if let Some(message) = message {
             let nominate = (!pod.nominated.is_empty()).then(String::new);
@@ -360,7 +432,9 @@ impl Scheduler {
             self.awaited.remove(&(by, key.clone()));
             let Some(underway) = self.underway.get_mut(&key) else { continue };
             underway.volumes_by = None;
-            self.effects.push_back(Effect::Bind { pod: underway.pod.clone(), node: underway.node.clone() });
+            let (pod, node) = (underway.pod.clone(), underway.node.clone());
+            let effect = self.binding(pod, node);
+            self.effects.push_back(effect);
         }
     }
 

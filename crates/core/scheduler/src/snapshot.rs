@@ -231,6 +231,11 @@ impl Snapshot {
         self.put(pod, &name);
     }
 
+    /// How many pods count anywhere.
+    pub fn pods(&self) -> usize {
+        self.placed.len()
+    }
+
     /// Stops counting a pod.
     pub fn lift(&mut self, key: &PodKey) -> Option<Arc<PodInfo>> {
         let name = self.placed.remove(key)?;

@@ -2,6 +2,8 @@
 
 #[path = "it/cluster.rs"]
 mod cluster;
+#[path = "it/extenders.rs"]
+mod extenders;
 #[path = "it/feasibility.rs"]
 mod feasibility;
 #[path = "it/kept.rs"]

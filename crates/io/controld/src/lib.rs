@@ -2,6 +2,7 @@
 //! own-write consistency, events and leader gates exist here once, and in no controller.
 
 pub mod catalog;
+pub mod doors;
 pub mod driver;
 pub mod execute;
 pub mod leader;
@@ -10,8 +11,9 @@ pub mod queue;
 pub mod recorder;
 pub mod scheduler;
 
+pub use doors::Doors;
 pub use driver::{Clients, Driver};
 pub use execute::Signer;
 pub use leader::Election;
-pub use metrics::Metrics;
-pub use scheduler::{DEFAULT_SCHEDULER, run_scheduler};
+pub use metrics::{Metrics, SchedulerMetrics};
+pub use scheduler::{DEFAULT_SCHEDULER, check_extenders, run_scheduler};

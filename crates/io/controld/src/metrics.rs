@@ -1,9 +1,12 @@
-//! What the queues of controllers do, under the names that client-go gives it: an operator sees there whether a
-//! controller is behind, or tries the same in vain.
+//! What controllers' queues and the scheduler do, under the names that client-go and kube-scheduler give it: an
+//! operator sees there whether a controller is behind or tries the same in vain, how long pods wait for a node, and why.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
+use coracle_scheduler::Scheduler;
+use coracle_scheduler::counts::{Counts as Tallied, Histogram, ProfileCounts};
+use coracle_scheduler::queue::Depths;
 use parking_lot::Mutex;
 
 /// Of one queue.
@@ -45,8 +48,133 @@ impl Metrics {
     }
 }
 
+/// What the scheduler does. Durations are seconds.
+#[derive(Debug, Default)]
+pub struct SchedulerMetrics(Mutex<Option<Numbers>>);
+
+#[derive(Debug)]
+struct Numbers {
+    tallied: Tallied,
+    depths: Depths,
+    incoming: BTreeMap<(&'static str, &'static str), u64>,
+    rejected: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// Nodes, pods that count on them, and those of them that are still to be bound.
+    cached: [usize; 3],
+    algorithm: Histogram<15>,
+}
+
+impl SchedulerMetrics {
+    /// Takes over how things stand, and how long decisions took.
+    pub fn set(&self, scheduler: &Scheduler, algorithm: Histogram<15>) {
+        let (queue, cluster) = (scheduler.queue(), scheduler.cluster());
+        let numbers = Numbers {
+            tallied: scheduler.counts().clone(),
+            depths: queue.depths(),
+            incoming: queue.incoming().clone(),
+            rejected: queue.rejected().clone(),
+            cached: [cluster.nodes().len(), cluster.pods(), scheduler.underway()],
+            algorithm,
+        };
+        *self.0.lock() = Some(numbers);
+    }
+
+    /// The text form of Prometheus; nothing while the scheduler has not begun.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        if let Some(numbers) = &*self.0.lock() {
+            numbers.tries(&mut out);
+            numbers.queues(&mut out);
+        }
+        out
+    }
+}
+
+impl Numbers {
+    /// How tries ended, and how long they and the waiting took.
+    fn tries(&self, out: &mut String) {
+        let profiles = &self.tallied.profiles;
+        let results: [(&str, fn(&ProfileCounts) -> &Histogram<15>); 3] = [
+            ("error", |profile| &profile.error),
+            ("scheduled", |profile| &profile.scheduled),
+            ("unschedulable", |profile| &profile.unschedulable),
+        ];
+        let of = |profile: &ProfileCounts, result: &str| format!("profile=\"{}\",result=\"{result}\"", profile.name);
+        let all =
+            || profiles.iter().flat_map(|profile| results.map(|(result, read)| (of(profile, result), read(profile))));
+        let seen = || all().filter(|(_, histogram)| histogram.count > 0);
+        let name = family(out, "scheduler_schedule_attempts_total", "counter");
+        seen().for_each(|(labels, histogram)| line(out, name, &labels, histogram.count));
+        let name = family(out, "scheduler_scheduling_attempt_duration_seconds", "histogram");
+        seen().for_each(|(labels, durations)| spread(out, name, &labels, durations));
+        let name = family(out, "scheduler_scheduling_algorithm_duration_seconds", "histogram");
+        spread(out, name, "", &self.algorithm);
+        let name = family(out, "scheduler_pod_scheduling_sli_duration_seconds", "histogram");
+        for (tries, waits) in &self.tallied.waits {
+            let more = if *tries < 15 { "" } else { "+" };
+            spread(out, name, &format!("attempts=\"{tries}{more}\""), waits);
+        }
+        let name = family(out, "scheduler_pod_scheduling_attempts", "histogram");
+        spread(out, name, "", &self.tallied.tries);
+        let name = family(out, "scheduler_pod_scheduled_after_flush_total", "counter");
+        line(out, name, "", self.tallied.flushed);
+        let name = family(out, "scheduler_preemption_attempts_total", "counter");
+        line(out, name, "", self.tallied.preemptions);
+        let name = family(out, "scheduler_preemption_victims", "histogram");
+        spread(out, name, "", &self.tallied.victims);
+    }
+
+    /// What waits and why, and what is known of the cluster.
+    fn queues(&self, out: &mut String) {
+        let name = family(out, "scheduler_pending_pods", "gauge");
+        let Depths { active, backoff, unschedulable, gated } = self.depths;
+        for (queue, pods) in
+            [("active", active), ("backoff", backoff), ("gated", gated), ("unschedulable", unschedulable)]
+        {
+            line(out, name, &format!("queue=\"{queue}\""), pods);
+        }
+        let name = family(out, "scheduler_queue_incoming_pods_total", "counter");
+        for ((queue, event), times) in &self.incoming {
+            line(out, name, &format!("event=\"{event}\",queue=\"{queue}\""), times);
+        }
+        let name = family(out, "scheduler_unschedulable_pods", "gauge");
+        for (profile, plugins) in &self.rejected {
+            for (plugin, pods) in plugins {
+                line(out, name, &format!("plugin=\"{plugin}\",profile=\"{profile}\""), pods);
+            }
+        }
+        let name = family(out, "scheduler_cache_size", "gauge");
+        for (kind, size) in ["nodes", "pods", "assumed_pods"].iter().zip(self.cached) {
+            line(out, name, &format!("type=\"{kind}\""), size);
+        }
+    }
+}
+
+fn family<'a>(out: &mut String, name: &'a str, kind: &str) -> &'a str {
+    let _ = writeln!(out, "# TYPE {name} {kind}");
+    name
+}
+
+fn line(out: &mut String, name: &str, labels: &str, value: impl Display) {
+    let _ = match labels {
+        "" => writeln!(out, "{name} {value}"),
+        labels => writeln!(out, "{name}{{{labels}}} {value}"),
+    };
+}
+
+fn spread<const N: usize>(out: &mut String, name: &str, labels: &str, histogram: &Histogram<N>) {
+    let comma = if labels.is_empty() { "" } else { "," };
+    for (bound, count) in histogram.cumulated() {
+        let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}");
+    }
+    let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {}", histogram.count);
+    line(out, &format!("{name}_sum"), labels, histogram.sum);
+    line(out, &format!("{name}_count"), labels, histogram.count);
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -55,5 +183,32 @@ mod tests {
         metrics.set("job-controller", Counts { depth: 2, adds: 9, retries: 1 });
         assert!(metrics.text().contains("workqueue_depth{name=\"job-controller\"} 2\n"));
         assert!(metrics.text().contains("workqueue_retries_total{name=\"job-controller\"} 1\n"));
+    }
+
+    #[test]
+    fn the_scheduler_tells_its_numbers_under_the_names_of_kube_scheduler() {
+        let metrics = SchedulerMetrics::default();
+        assert_eq!(metrics.text(), "");
+        let mut scheduler = Scheduler::standard("default-scheduler");
+        let pod = r#"{"metadata":{"name":"p","namespace":"n","uid":"u"},"spec":{"schedulerName":"default-scheduler"}}"#;
+        let object = Arc::new(coracle_meta::Object::new(pod.to_owned().into(), 1).unwrap());
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        scheduler.observe(coracle_scheduler::Event::Set { resource: "pods", object }, now);
+        assert!(scheduler.next(now).is_some());
+        let mut took = Histogram::new(0.001);
+        took.observe(0.003);
+        metrics.set(&scheduler, took);
+        let text = metrics.text();
+        for line in [
+            "scheduler_schedule_attempts_total{profile=\"default-scheduler\",result=\"unschedulable\"} 1",
+            "scheduler_scheduling_algorithm_duration_seconds_bucket{le=\"0.002\"} 0",
+            "scheduler_scheduling_algorithm_duration_seconds_bucket{le=\"0.004\"} 1",
+            "scheduler_scheduling_algorithm_duration_seconds_sum 0.003",
+            "scheduler_pending_pods{queue=\"unschedulable\"} 1",
+            "scheduler_queue_incoming_pods_total{event=\"UnschedulablePodAdd\",queue=\"active\"} 1",
+            "scheduler_preemption_victims_count 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
     }
 }

@@ -3,19 +3,25 @@
 
 mod deeds;
 mod events;
+mod extenders;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coracle_client::Client;
 use coracle_meta::Resource;
 use coracle_reconcile::{Change, View};
 use coracle_rt::{Clock, Scope};
+use coracle_scheduler::counts::Histogram;
 use coracle_scheduler::{Effect, Event, Scheduler, WATCHED, watched};
 use tokio::sync::mpsc;
 
 use self::deeds::Deeds;
 use self::events::Events;
+use self::extenders::Callers;
+use crate::metrics::SchedulerMetrics;
+
+pub use self::extenders::check_extenders;
 
 /// The scheduler of pods that name none.
 pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
@@ -33,8 +39,14 @@ enum Message {
     Done(Option<Event>),
 }
 
-/// Runs a scheduler until the scope ends.
-pub fn run_scheduler(scope: &Scope, view: Arc<dyn View>, client: Client, clock: Clock, scheduler: Scheduler) {
+/// Runs a scheduler until the scope ends. Its metrics are kept up to date meanwhile.
+pub fn run_scheduler(
+    scope: &Scope,
+    view: Arc<dyn View>,
+    client: Client,
+    clock: Clock,
+    scheduler: Scheduler,
+) -> Arc<SchedulerMetrics> {
     let (sender, inbox) = mpsc::unbounded_channel();
     for resource in WATCHED {
         let sender = sender.clone();
@@ -46,9 +58,13 @@ pub fn run_scheduler(scope: &Scope, view: Arc<dyn View>, client: Client, clock: 
         view.subscribe(&resource, Arc::new(sink));
     }
     let events = Events::start(scope, client.clone(), clock.clone());
-    let deeds = Deeds { view, client, clock: clock.clone(), events };
-    let shell = Shell { scheduler, deeds, clock, scope: scope.clone(), sender, underway: 0 };
+    let extenders = Arc::new(Callers::new(scope, view.clone(), scheduler.extenders()));
+    let deeds = Deeds { view, client, clock: clock.clone(), events, extenders };
+    let metrics = Arc::<SchedulerMetrics>::default();
+    let gauge = Gauge { metrics: metrics.clone(), algorithm: Histogram::new(0.001) };
+    let shell = Shell { scheduler, deeds, clock, scope: scope.clone(), sender, underway: 0, gauge };
     scope.spawn_until_cancelled("scheduler", shell.run(inbox));
+    metrics
 }
 
 struct Shell {
@@ -59,6 +75,30 @@ struct Shell {
     /// Unbounded because a cache must never wait for the scheduler; it holds what came since the loop's last turn.
     sender: mpsc::UnboundedSender<Message>,
     underway: usize,
+    gauge: Gauge,
+}
+
+/// Measures the scheduler and tells it.
+struct Gauge {
+    metrics: Arc<SchedulerMetrics>,
+    /// Seconds that decisions took.
+    algorithm: Histogram<15>,
+}
+
+impl Gauge {
+    /// What is next, timed where it took a decision.
+    fn next(&mut self, scheduler: &mut Scheduler, clock: &Clock) -> Option<Effect> {
+        let (decisions, began) = (scheduler.counts().decisions, Instant::now());
+        let effect = scheduler.next(clock.now());
+        if scheduler.counts().decisions > decisions {
+            self.algorithm.observe(began.elapsed().as_secs_f64());
+        }
+        effect
+    }
+
+    fn tell(&self, scheduler: &Scheduler) {
+        self.metrics.set(scheduler, self.algorithm);
+    }
 }
 
 impl Shell {
@@ -66,6 +106,7 @@ impl Shell {
         loop {
             let taken = self.take_in(&mut inbox);
             let begun = self.decide();
+            self.gauge.tell(&self.scheduler);
             if taken == TURN_MAX || begun == TURN_MAX {
                 tokio::task::yield_now().await;
                 continue;
@@ -111,7 +152,7 @@ impl Shell {
             if self.underway >= UNDERWAY_MAX {
                 return begun;
             }
-            let Some(effect) = self.scheduler.next(self.clock.now()) else { return begun };
+            let Some(effect) = self.gauge.next(&mut self.scheduler, &self.clock) else { return begun };
             self.begin(effect);
         }
         TURN_MAX

@@ -5,16 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_client::Client;
-use coracle_controld::{Clients, Driver, Election, Signer};
+use coracle_controld::{Clients, Driver, Election, Metrics, SchedulerMetrics, Signer, check_extenders};
 use coracle_controllers::Settings;
 use coracle_reconcile::controller::COMPONENT_IDENTITY;
 use coracle_rt::{Clock, Dice, Scope};
 use coracle_scheduler::{Scheduler, WATCHED};
 
 use super::account::Accounts;
+use super::doors::{DoorOptions, Later};
 use super::{Remote, StandaloneError, read, until_signal};
 use crate::pki::KeyPairPem;
 use crate::signing::Authority;
+
+/// Where kube-scheduler and kube-controller-manager listen.
+const SCHEDULER_PORT: u16 = 10259;
+const CONTROLLERS_PORT: u16 = 10257;
 
 /// Whether a component decides only while it holds its Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,7 @@ pub struct SchedulerOptions {
     pub kubeconfig: PathBuf,
     pub election: LeaderElection,
     pub scheduler: Scheduler,
+    pub doors: DoorOptions,
 }
 
 /// The scheduler of pods that name none, with everything at its default.
@@ -36,16 +42,20 @@ pub fn default_scheduler() -> Scheduler {
 
 /// Schedules until a signal, as `system:kube-scheduler` or whom else the kubeconfig says.
 pub async fn scheduler(options: SchedulerOptions, tell: impl Fn(&str)) -> Result<(), StandaloneError> {
-    let SchedulerOptions { kubeconfig, election, scheduler: deciding } = options;
+    let SchedulerOptions { kubeconfig, election, scheduler: deciding, doors } = options;
     let scope = Scope::root();
     let remote = Remote::open(&scope, &kubeconfig)?;
+    check_extenders(&scope, deciding.extenders()).map_err(StandaloneError::Extender)?;
+    let metrics = Later::<SchedulerMetrics>::default();
+    let text = metrics.text(SchedulerMetrics::text);
+    doors.open(&scope, SCHEDULER_PORT, remote.client.clone(), text).await?.iter().for_each(|line| tell(line));
     let gate = Gate::new(election, "kube-scheduler", &kubeconfig)?;
     gate.guard(&scope, async {
         // A pod is not judged before every node was seen.
         remote.view.synced(&WATCHED).await;
         let scope = scope.child("scheduler");
         let (view, client) = (remote.view.clone(), remote.client.clone());
-        coracle_controld::run_scheduler(&scope, view, client, Clock::system(), deciding);
+        metrics.set(coracle_controld::run_scheduler(&scope, view, client, Clock::system(), deciding));
         tell("✓ scheduler");
     })
     .await
@@ -114,6 +124,7 @@ pub struct ControllerOptions {
     pub election: LeaderElection,
     /// How often autoscalers look.
     pub autoscaler_period: Duration,
+    pub doors: DoorOptions,
 }
 
 /// Runs every controller until a signal.
@@ -148,19 +159,16 @@ pub async fn controllers(options: &ControllerOptions, tell: impl Fn(&str)) -> Re
             })
         }
     };
+    let metrics = Arc::<Metrics>::default();
+    let shown = metrics.clone();
+    let opened = options.doors.open(&scope, CONTROLLERS_PORT, remote.client.clone(), move || shown.text()).await?;
+    opened.iter().for_each(|line| tell(line));
     let gate = Gate::new(options.election, "kube-controller-manager", &options.kubeconfig)?;
     gate.guard(&scope, async {
         let controllers = coracle_controllers::all(&settings);
         tell(&format!("✓ {} controllers", controllers.len()));
         let scope = scope.child("controller-manager");
-        let driver = Driver {
-            scope,
-            view: remote.view.clone(),
-            clients,
-            clock: Clock::system(),
-            signer,
-            metrics: Arc::default(),
-        };
+        let driver = Driver { scope, view: remote.view.clone(), clients, clock: Clock::system(), signer, metrics };
         driver.start(controllers);
     })
     .await

@@ -5,6 +5,7 @@
 pub mod apiserver;
 pub mod deciders;
 pub mod dev_pki;
+pub mod doors;
 pub mod hollow;
 pub mod kubelet;
 pub mod network;
@@ -56,6 +57,8 @@ pub enum StandaloneError {
     Kubeconfig(#[from] KubeconfigError),
     #[error("opening the images")]
     Images(#[from] coracle_image::Error),
+    #[error("an extender of the scheduler's configuration cannot be called")]
+    Extender(#[source] coracle_client::KubeconfigError),
     #[error("starting the node")]
     Worker(#[from] WorkerError),
     #[error("{setting}: {value:?} is not a range such as 10.42.0.0/16")]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use coracle_meta::Object;
+use coracle_scheduler::extender::Question;
 use coracle_scheduler::{Effect, Event, PodKey, Scheduler};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -55,7 +56,11 @@ pub fn on(node: &str) -> Value {
 
 impl Cluster {
     pub fn new(objects: impl IntoIterator<Item = (&'static str, Value)>) -> Cluster {
-        let mut cluster = Cluster { scheduler: Scheduler::standard("default-scheduler"), now: 1000 };
+        Cluster::with(Scheduler::standard("default-scheduler"), objects)
+    }
+
+    pub fn with(scheduler: Scheduler, objects: impl IntoIterator<Item = (&'static str, Value)>) -> Cluster {
+        let mut cluster = Cluster { scheduler, now: 1000 };
         for (resource, object) in objects {
             cluster.set(resource, object);
         }
@@ -108,6 +113,8 @@ impl Cluster {
         effects
             .map(|effect| match effect {
                 Effect::Bind { pod, node } => format!("{} on {node}", pod.key.name),
+                Effect::BindBy { pod, node, .. } => format!("{} handed over for {node}", pod.key.name),
+                Effect::Ask { pod, question } => format!("{} asked about: {}", pod.key.name, asked(&question)),
                 Effect::Prepare { pod, node, .. } => format!("{} prepared for {node}", pod.key.name),
                 Effect::Failed { pod, .. } => format!("{} refused", pod.key.name),
                 Effect::Preempt { pod, victims, .. } => {
@@ -117,6 +124,19 @@ impl Cluster {
             })
             .collect()
     }
+}
+
+/// A question in few words: what is asked, whom, and about which nodes.
+pub fn asked(question: &Question) -> String {
+    let (what, mut nodes) = match question {
+        Question::Filter { extender, nodes } => (format!("filter {extender}"), nodes.clone()),
+        Question::Prioritize { extenders, nodes } => (format!("prioritize {extenders:?}"), nodes.clone()),
+        Question::Preempt { extender, candidates } => {
+            (format!("preempt {extender}"), candidates.iter().map(|candidate| candidate.node.clone()).collect())
+        }
+    };
+    nodes.sort();
+    format!("{what} {}", nodes.join(" "))
 }
 
 pub fn key(name: &str) -> PodKey {

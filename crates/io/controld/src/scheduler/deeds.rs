@@ -14,9 +14,10 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use serde_json::{Value, json};
 
 use super::events::{Events, Note, reference};
+use super::extenders::Callers;
 use crate::recorder::rfc3339;
 
-const PODS: Resource = Resource::new("", "pods");
+pub(super) const PODS: Resource = Resource::new("", "pods");
 /// An event's note is cut to this length.
 const NOTE_BYTES_MAX: usize = 1024;
 
@@ -26,6 +27,7 @@ pub struct Deeds {
     pub client: Client,
     pub clock: Clock,
     pub events: Events,
+    pub extenders: Arc<Callers>,
 }
 
 impl Deeds {
@@ -33,6 +35,11 @@ impl Deeds {
     pub async fn carry_out(&self, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Bind { pod, node } => self.bind(&pod, &node).await,
+            Effect::BindBy { pod, node, extender } => self.bind_by(&pod, &node, extender).await,
+            Effect::Ask { pod, question } => {
+                let answer = self.extenders.ask(&pod, question).await;
+                Some(Event::Answered { key: pod.key.clone(), answer })
+            }
             Effect::Prepare { pod, node, deeds } => {
                 let done = self.prepare(&pod, &node, &deeds).await;
                 if let Err(error) = &done {
@@ -54,7 +61,7 @@ impl Deeds {
         }
     }
 
-    async fn bind(&self, pod: &PodInfo, node: &str) -> Option<Event> {
+    pub(super) async fn bind(&self, pod: &PodInfo, node: &str) -> Option<Event> {
         let path = path(pod).subresource("binding");
         let binding = json!({
             "apiVersion": "v1", "kind": "Binding",
@@ -84,7 +91,7 @@ impl Deeds {
         }
     }
 
-    async fn tell_failed(&self, pod: &PodInfo, reason: Reason, message: &str, nominate: Option<String>) {
+    pub(super) async fn tell_failed(&self, pod: &PodInfo, reason: Reason, message: &str, nominate: Option<String>) {
         let kind = EventKind::Warning;
         self.note(pod, kind, ("FailedScheduling", "Scheduling"), cut(message));
         let condition = json!({
@@ -200,7 +207,13 @@ impl Deeds {
         Ok(())
     }
 
-    fn note(&self, pod: &PodInfo, kind: EventKind, (reason, action): (&'static str, &'static str), note: String) {
+    pub(super) fn note(
+        &self,
+        pod: &PodInfo,
+        kind: EventKind,
+        (reason, action): (&'static str, &'static str),
+        note: String,
+    ) {
         let controller = pod.scheduler_name.clone();
         self.events.tell(Note { regarding: reference(pod), related: None, controller, kind, reason, action, note });
     }

@@ -25,6 +25,8 @@ pub struct Object {
     pub revision: u64,
     pub meta: Projection,
     decoded: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+    /// What many readers of its kind look at, taken out when the first one does.
+    kept: OnceLock<Arc<dyn Any + Send + Sync>>,
     /// What field selectors ask for, taken out when the first one does.
     selectable: OnceLock<Selectable>,
 }
@@ -90,13 +92,20 @@ impl Object {
     }
 
     fn of(bytes: Bytes, start: usize, meta: Projection, revision: u64) -> Object {
-        let (decoded, selectable) = (Mutex::new(None), OnceLock::new());
-        Object { bytes, splice: start + 1, revision, meta, decoded, selectable }
+        let (decoded, kept, selectable) = (Mutex::new(None), OnceLock::new(), OnceLock::new());
+        Object { bytes, splice: start + 1, revision, meta, decoded, kept, selectable }
     }
 
     /// The fields that selectors ask for, as the kind's rules `make` them, once for all who select.
     pub fn selectable(&self, make: impl FnOnce() -> Selectable) -> &Selectable {
         self.selectable.get_or_init(make)
+    }
+
+    /// A compact part of the object that many readers look at, made once and held as long as the object is: keep it
+    /// small. A kind has one such part; a second type asked of the same object is made for each who asks.
+    pub fn kept<T: Any + Send + Sync>(&self, make: impl Fn(&Object) -> T) -> Arc<T> {
+        let kept = self.kept.get_or_init(|| Arc::new(make(self)));
+        kept.clone().downcast().unwrap_or_else(|_| Arc::new(make(self)))
     }
 
     /// The same object under another revision: what a deletion tells, for one.
@@ -107,6 +116,7 @@ impl Object {
             revision,
             meta: self.meta.clone(),
             decoded: Mutex::new(None),
+            kept: self.kept.clone(),
             selectable: self.selectable.clone(),
         }
     }
@@ -289,6 +299,14 @@ mod tests {
         let object = Object::new(Bytes::from_static(text), 7).unwrap();
         assert_eq!(object.meta.label("k"), Some("v"));
         assert_eq!(object.json(), r#"{"kind":"Pod","metadata":{"resourceVersion":"7","name":"a","labels":{"k":"v"}}}"#);
+    }
+
+    #[test]
+    fn what_is_kept_is_made_once() {
+        let object = Object::new(Bytes::from_static(br#"{"metadata":{"name":"a"}}"#), 7).unwrap();
+        let (first, second) = (object.kept(|object| object.meta.name.clone()), object.kept(|_| String::new()));
+        assert_eq!((first.as_str(), second.as_str()), ("a", "a"));
+        assert_eq!(*object.at(8).kept(|object| object.revision), 8);
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use coracle_meta::{Object, Resource};
-use coracle_reconcile::{Controller, EventKind, Index, Key, Outcome, Plan, View, Watch, Write};
+use coracle_reconcile::{Controller, EventKind, Index, Key, Outcome, Plan, PodFacts, View, Watch, Write};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::pods::{PODS, phase};
+use crate::pods::PODS;
 use crate::pv_binder::VOLUMES;
 use crate::pvc_protection::claim_names;
 use crate::shape::{Item, remove, status_of};
@@ -36,11 +36,10 @@ impl Controller for AttachDetach {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        let node = |_: &dyn View, object: &Object| text_at(object, &["spec", "nodeName"]).into_iter().collect();
         vec![
             Watch { resource: NODES, keys: |_, node| vec![Key::of(node)] },
-            Watch { resource: PODS, keys: node },
-            Watch { resource: ATTACHMENTS, keys: node },
+            Watch { resource: PODS, keys: node_of_pod },
+            Watch { resource: ATTACHMENTS, keys: node_of_attachment },
             Watch { resource: CLAIMS, keys: nodes_of_claim },
         ]
     }
@@ -78,15 +77,21 @@ impl Controller for AttachDetach {
     }
 }
 
-fn text_at(object: &Object, path: &[&str]) -> Option<Key> {
-    let tree = object.decode::<Value>().ok()?;
-    let found = path.iter().fold(tree.as_ref(), |value, key| &value[*key]);
-    found.as_str().filter(|text| !text.is_empty()).map(|text| Key::new("", text))
+fn node_of_attachment(_: &dyn View, attachment: &Object) -> Vec<Key> {
+    let tree = attachment.decode::<Value>().unwrap_or_default();
+    let node = tree["spec"]["nodeName"].as_str().filter(|node| !node.is_empty());
+    node.map(|node| Key::new("", node)).into_iter().collect()
+}
+
+/// Pods without claims have nothing to attach.
+fn node_of_pod(_: &dyn View, pod: &Object) -> Vec<Key> {
+    let facts = PodFacts::of(pod);
+    if facts.has_claims && !facts.node.is_empty() { vec![Key::new("", &*facts.node)] } else { Vec::new() }
 }
 
 fn nodes_of_claim(view: &dyn View, claim: &Object) -> Vec<Key> {
     let pods = Item::all(view.list(&PODS, Some(&claim.meta.namespace)));
-    let uses = |pod: &&Item| claim_names(&pod.tree).contains(&claim.meta.name);
+    let uses = |pod: &&Item| claim_names(pod.tree()).contains(&claim.meta.name);
     let nodes = pods.iter().filter(uses).map(|pod| pod.text("/spec/nodeName").to_owned());
     nodes.filter(|node| !node.is_empty()).map(|node| Key::new("", node)).collect()
 }
@@ -104,10 +109,11 @@ fn attachments(view: &dyn View, node: &str) -> Vec<Item> {
 /// The volumes that pods of the node use and that must be attached, by the names of their attachments.
 fn wanted(view: &dyn View, node: &Item) -> BTreeMap<String, Item> {
     let pods = Item::all(view.by_index(&PODS, Index::Node, node.name()));
-    let live = pods.iter().filter(|pod| !matches!(phase(pod), "Succeeded" | "Failed"));
+    let facts = |pod: &Item| PodFacts::of(&pod.object);
+    let live = pods.iter().filter(|pod| facts(pod).has_claims && !facts(pod).is_finished());
     let mut wanted = BTreeMap::new();
     for pod in live {
-        for name in claim_names(&pod.tree) {
+        for name in claim_names(pod.tree()) {
             let Some(claim) = Item::get(view, &CLAIMS, &Key::new(pod.namespace(), name)) else { continue };
             let Some(volume) = Item::get(view, &VOLUMES, &Key::new("", claim.text("/spec/volumeName"))) else {
                 continue;
@@ -192,7 +198,7 @@ fn tell_pods(view: &dyn View, node: &Item, (wanted, existing): (&BTreeMap<String
 fn users(view: &dyn View, volume: &Item) -> Vec<Item> {
     let (namespace, claim) = (volume.text("/spec/claimRef/namespace"), volume.text("/spec/claimRef/name"));
     let pods = Item::all(view.list(&PODS, Some(namespace)));
-    let uses = |pod: &Item| claim_names(&pod.tree).iter().any(|name| name == claim);
+    let uses = |pod: &Item| claim_names(pod.tree()).iter().any(|name| name == claim);
     pods.into_iter().filter(uses).collect()
 }
 

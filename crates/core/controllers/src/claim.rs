@@ -37,7 +37,10 @@ impl Claim<'_> {
             if !owned && (!matches || object.meta.controller().is_some()) {
                 continue;
             }
-            let Some(item) = Item::of(object).filter(&wanted) else { continue };
+            let item = Item::of(object);
+            if !wanted(&item) {
+                continue;
+            }
             match (owned, matches) {
                 (true, true) => claimed.items.push(item),
                 (true, false) if !going => claimed.writes.push(self.release(&item)),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use coracle_meta::{Object, Resource};
-use coracle_reconcile::{Controller, Key, Outcome, Plan, View, Watch};
+use coracle_reconcile::{Controller, Key, Outcome, Plan, PodFacts, View, Watch};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -38,7 +38,10 @@ impl Controller for DeviceTaintEviction {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { resource: PODS, keys: |_, pod| if uses_claims(pod) { vec![Key::of(pod)] } else { Vec::new() } },
+            Watch {
+                resource: PODS,
+                keys: |_, pod| if PodFacts::of(pod).has_device_claims { vec![Key::of(pod)] } else { Vec::new() },
+            },
             Watch { resource: CLAIMS, keys: |_, claim| users(claim) },
             Watch {
                 resource: SLICES,
@@ -62,10 +65,6 @@ impl Controller for DeviceTaintEviction {
             Some(end) => Plan::wake(Duration::try_from(end.duration_since(now)).unwrap_or_default()),
         }
     }
-}
-
-fn uses_claims(pod: &Object) -> bool {
-    pod.decode::<Value>().is_ok_and(|pod| pod["spec"]["resourceClaims"].as_array().is_some_and(|all| !all.is_empty()))
 }
 
 fn users(claim: &Object) -> Vec<Key> {

@@ -239,7 +239,7 @@ mod tests {
     fn settle(view: &FakeView) -> Vec<Value> {
         let now = Timestamp::UNIX_EPOCH;
         view.settle(&EndpointSlice, &Key::new("n", "web"), now);
-        Item::all(view.list(&SLICES, None)).into_iter().map(|slice| (*slice.tree).clone()).collect()
+        Item::all(view.list(&SLICES, None)).into_iter().map(|slice| slice.tree().clone()).collect()
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Generic ephemeral volumes: a claim for each, owned by its pod and gone with it.
 
 use coracle_meta::Object;
-use coracle_reconcile::{Controller, EventKind, Key, Outcome, Plan, View, Watch, Write};
+use coracle_reconcile::{Controller, EventKind, Key, Outcome, Plan, PodFacts, View, Watch, Write};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -68,9 +68,7 @@ impl Controller for EphemeralVolume {
 }
 
 fn pod_keys(_: &dyn View, pod: &Object) -> Vec<Key> {
-    let Ok(tree) = pod.decode::<Value>() else { return Vec::new() };
-    let mut volumes = tree["spec"]["volumes"].as_array().into_iter().flatten();
-    if volumes.any(|volume| !volume["ephemeral"].is_null()) { vec![Key::of(pod)] } else { Vec::new() }
+    if PodFacts::of(pod).has_ephemeral_claims { vec![Key::of(pod)] } else { Vec::new() }
 }
 
 fn claim(pod: &Item, volume: &Value) -> Value {

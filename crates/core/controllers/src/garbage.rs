@@ -243,8 +243,7 @@ fn drop_finalizer(resource: &Resource, item: &Item, finalizer: &str) -> Write {
 fn orphan(view: &dyn View, resource: &Resource, item: &Item) -> Plan {
     let uid = [item.uid().to_owned()];
     let dependents = dependents(view, item.uid());
-    let freed =
-        dependents.into_iter().filter_map(|(resource, object)| Some(drop_owners(&resource, &Item::of(object)?, &uid)));
+    let freed = dependents.into_iter().map(|(resource, object)| drop_owners(&resource, &Item::of(object), &uid));
     let mut writes: Vec<Write> = freed.collect();
     writes.push(drop_finalizer(resource, item, ORPHAN));
     Plan { writes, ..Plan::default() }

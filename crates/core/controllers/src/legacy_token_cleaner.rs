@@ -106,7 +106,7 @@ fn is_made_for_account(view: &dyn View, secret: &Item) -> bool {
 
 fn is_mounted(view: &dyn View, secret: &Item) -> bool {
     let pods = Item::all(view.list(&PODS, Some(secret.namespace())));
-    pods.iter().any(|pod| names(&pod.tree["spec"], secret.name()))
+    pods.iter().any(|pod| names(&pod.tree()["spec"], secret.name()))
 }
 
 /// Whether anything in a pod's spec names the secret.

@@ -107,7 +107,7 @@ fn undeleted(namespace: &Item, message: &str, now: Timestamp) -> Plan {
 }
 
 fn finalize(namespace: &Item) -> Plan {
-    let mut object: Value = (*namespace.tree).clone();
+    let mut object: Value = namespace.tree().clone();
     object["spec"]["finalizers"] =
         namespace.list("/spec/finalizers").iter().filter(|finalizer| *finalizer != FINALIZER).cloned().collect();
     let write = Write::Replace {

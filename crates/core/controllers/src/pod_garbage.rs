@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use coracle_reconcile::{Answer, Ask, Controller, Index, Key, Outcome, Plan, View, Watch, Write};
+use coracle_meta::Object;
+use coracle_reconcile::{Answer, Ask, Controller, Index, Key, Outcome, Plan, PodFacts, View, Watch, Write};
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::pods::{PODS, phase};
+use crate::pods::{self, PODS, phase};
 use crate::shape::{Item, rfc3339, set_condition, status_of};
 use crate::taint_eviction::NODES;
 
@@ -29,7 +30,7 @@ impl Controller for PodGarbageCollector {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { resource: PODS, keys: |_, pod| vec![Key::of(pod)] },
+            Watch { resource: PODS, keys: pod_keys },
             Watch {
                 resource: NODES,
                 keys: |view, node| match view.get(&NODES, "", &node.meta.name) {
@@ -42,7 +43,8 @@ impl Controller for PodGarbageCollector {
 
     fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, now: Timestamp) -> Plan {
         let Some(pod) = Item::get(view, &PODS, key) else { return Plan::default() };
-        let node = pod.text("/spec/nodeName");
+        let facts = PodFacts::of(&pod.object);
+        let node = &*facts.node;
         if node.is_empty() {
             let unscheduled = pod.meta().is_deleting();
             return if unscheduled { remove(&pod, None, now) } else { Plan::default() };
@@ -62,14 +64,24 @@ impl Controller for PodGarbageCollector {
     }
 }
 
+/// Most pods are on a node that is there and have not finished: nothing is decided about them.
+fn pod_keys(view: &dyn View, pod: &Object) -> Vec<Key> {
+    let facts = PodFacts::of(pod);
+    let is_at_home = || view.get(&NODES, "", &facts.node).is_some();
+    let is_of_interest = match facts.node.is_empty() {
+        true => pod.meta.is_deleting(),
+        false => facts.is_finished() || !is_at_home(),
+    };
+    if is_of_interest { vec![Key::of(pod)] } else { Vec::new() }
+}
+
 /// One too many of the finished ones, the oldest first.
 fn surplus(view: &dyn View, pod: &Item, now: Timestamp) -> Plan {
-    let is_finished = |pod: &Item| matches!(phase(pod), "Succeeded" | "Failed");
-    let all = view.list(&PODS, None);
-    if !is_finished(pod) || pod.meta().is_deleting() || all.len() <= FINISHED_MAX {
+    let is_finished = |pod: &Item| pods::facts(pod).is_finished();
+    if !is_finished(pod) || pod.meta().is_deleting() {
         return Plan::default();
     }
-    let finished: Vec<Item> = Item::all(all).into_iter().filter(is_finished).collect();
+    let finished: Vec<Item> = Item::all(view.list(&PODS, None)).into_iter().filter(is_finished).collect();
     let older = finished.iter().filter(|other| (other.created(), other.name()) < (pod.created(), pod.name())).count();
     if older < finished.len().saturating_sub(FINISHED_MAX) { remove(pod, None, now) } else { Plan::default() }
 }

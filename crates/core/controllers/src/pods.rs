@@ -1,29 +1,35 @@
 //! What controllers ask of pods: phase, readiness, availability, and which to kill first.
 
 use std::cmp::{Ordering, Reverse};
+use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_meta::Resource;
-use coracle_reconcile::{EventKind, Plan};
+use coracle_reconcile::{EventKind, Plan, PodFacts};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::shape::{Item, rfc3339, set_condition, status_of, time};
+use crate::shape::{Item, rfc3339, set_condition, status_of};
 
 pub const PODS: Resource = Resource::new("", "pods");
 
-pub fn phase(pod: &Item) -> &str {
-    pod.text("/status/phase")
+/// What is asked of every pod of an owner: its tree is not needed for that.
+pub fn facts(pod: &Item) -> Arc<PodFacts> {
+    PodFacts::of(&pod.object)
+}
+
+pub fn phase(pod: &Item) -> &'static str {
+    facts(pod).phase
 }
 
 /// Neither finished nor on its way out.
 pub fn is_active(pod: &Item) -> bool {
-    !matches!(phase(pod), "Succeeded" | "Failed") && !pod.meta().is_deleting()
+    !facts(pod).is_finished() && !pod.meta().is_deleting()
 }
 
 /// On its way out and not yet finished.
 pub fn is_terminating(pod: &Item) -> bool {
-    !matches!(phase(pod), "Succeeded" | "Failed") && pod.meta().is_deleting()
+    !facts(pod).is_finished() && pod.meta().is_deleting()
 }
 
 pub fn pod_condition<'a>(pod: &'a Item, kind: &str) -> Option<&'a Value> {
@@ -31,7 +37,7 @@ pub fn pod_condition<'a>(pod: &'a Item, kind: &str) -> Option<&'a Value> {
 }
 
 pub fn is_ready(pod: &Item) -> bool {
-    pod_condition(pod, "Ready").is_some_and(|condition| condition["status"] == "True")
+    facts(pod).ready.is_some()
 }
 
 /// How a controller drives pods away: the reason and message of the pod's DisruptionTarget condition, and the event's
@@ -58,7 +64,7 @@ impl Disruption {
 }
 
 pub fn ready_since(pod: &Item) -> Option<Timestamp> {
-    time(&pod_condition(pod, "Ready").filter(|condition| condition["status"] == "True")?["lastTransitionTime"])
+    facts(pod).ready?.0
 }
 
 /// How long until a ready pod counts as available; zero when it does, `None` when it is not ready.
@@ -95,7 +101,7 @@ pub fn deletion_order(a: (&Item, usize), b: (&Item, usize), now: Timestamp) -> O
         _ => 1,
     };
     let key = |pod: &Item, rank: usize| {
-        let assigned = !pod.text("/spec/nodeName").is_empty();
+        let assigned = !facts(pod).node.is_empty();
         (assigned, phase_order(pod), is_ready(pod), deletion_cost(pod), Reverse(rank))
     };
     let age = |at: Timestamp| {

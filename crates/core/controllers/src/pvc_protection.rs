@@ -1,7 +1,7 @@
 //! PersistentVolumeClaims that a pod on a node uses stay until it is gone.
 
 use coracle_meta::Object;
-use coracle_reconcile::{Answer, Ask, Controller, Key, Outcome, Plan, View, Watch};
+use coracle_reconcile::{Answer, Ask, Controller, Key, Outcome, Plan, PodFacts, View, Watch};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ impl Controller for PvcProtection {
             Need::Add => add(&claim, &CLAIMS, FINALIZER),
             Need::Judge => {
                 let seen = view.list(&PODS, Some(&key.namespace));
-                if Item::all(seen).iter().any(|pod| uses(&pod.tree, &claim)) {
+                if Item::all(seen).iter().any(|pod| uses(pod.tree(), &claim)) {
                     return Plan::default();
                 }
                 // A pod may have come that no cache shows yet.
@@ -67,6 +67,9 @@ pub fn claim_names(pod: &Value) -> Vec<String> {
 
 /// A pod that has come or gone matters to claims on their way out only.
 fn claims_of_pod(view: &dyn View, pod: &Object) -> Vec<Key> {
+    if !PodFacts::of(pod).has_claims {
+        return Vec::new();
+    }
     let Ok(tree) = pod.decode::<Value>() else { return Vec::new() };
     let keys = claim_names(&tree).into_iter().map(|name| Key::new(pod.meta.namespace.clone(), name));
     let going = |key: &Key| view.get(&CLAIMS, &key.namespace, &key.name).is_some_and(|claim| claim.meta.is_deleting());

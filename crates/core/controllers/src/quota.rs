@@ -98,7 +98,7 @@ fn used(view: &dyn View, quota: &Item, hard: &Amounts, now: Timestamp) -> Amount
     let mut used: Amounts = hard.keys().map(|name| (name.clone(), Quantity::ZERO)).collect();
     for resource in usage::counted(hard, &view.known()) {
         for object in view.list(&resource, Some(quota.namespace())) {
-            let Some(item) = Item::of(object) else { continue };
+            let item = Item::of(object);
             if !usage::is_in_scope(quota, &resource, &item) {
                 continue;
             }

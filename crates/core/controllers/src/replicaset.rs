@@ -114,7 +114,7 @@ impl<'a> Decision<'a> {
             resource: &PODS,
             finalizer: None,
         };
-        let Claimed { items, writes } = claim.run(view, |pod| !matches!(pods::phase(pod), "Succeeded" | "Failed"));
+        let Claimed { items, writes } = claim.run(view, |pod| !pods::facts(pod).is_finished());
         let (terminating, active): (Vec<Item>, Vec<Item>) = items.into_iter().partition(pods::is_terminating);
         let error = last.error.as_ref().filter(|error| !error.is_conflict() && error.code != 404);
         let mut plan = Plan { writes, ..Plan::default() };
@@ -164,7 +164,7 @@ impl<'a> Decision<'a> {
 
     fn delete(&self, view: &dyn View, plan: &mut Plan, surplus: usize) {
         let per_node = self.relatives_per_node(view);
-        let rank = |pod: &Item| per_node.get(pod.text("/spec/nodeName")).copied().unwrap_or(0);
+        let rank = |pod: &Item| per_node.get(&*pods::facts(pod).node).copied().unwrap_or(0);
         let mut ranked: Vec<(&Item, usize)> = self.active.iter().map(|pod| (pod, rank(pod))).collect();
         ranked.sort_by(|a, b| pods::deletion_order(*a, *b, self.now));
         for (pod, _) in ranked.into_iter().take(surplus.min(BURST_MAX)) {
@@ -189,7 +189,7 @@ impl<'a> Decision<'a> {
         for uid in uids {
             let pods = Item::all(view.by_index(&PODS, coracle_reconcile::Index::Owner, &uid));
             for pod in pods.iter().filter(|pod| pods::is_active(pod)) {
-                *counts.entry(pod.text("/spec/nodeName").to_owned()).or_default() += 1;
+                *counts.entry(pods::facts(pod).node.to_string()).or_default() += 1;
             }
         }
         counts

@@ -2,7 +2,7 @@
 //! are done, and gone with them. Keys are `pod/NAME` and `claim/NAME`.
 
 use coracle_meta::{Object, Resource};
-use coracle_reconcile::{Answer, Ask, Controller, EventKind, Index, Key, Outcome, Plan, View, Watch, Write};
+use coracle_reconcile::{Answer, Ask, Controller, EventKind, Index, Key, Outcome, Plan, PodFacts, View, Watch, Write};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -68,6 +68,9 @@ fn key(what: &str, namespace: &str, name: &str) -> Key {
 
 /// The pod, where it names claims, and the claims it uses or made.
 fn pod_keys(view: &dyn View, pod: &Object) -> Vec<Key> {
+    if !PodFacts::of(pod).has_device_claims {
+        return Vec::new();
+    }
     let Ok(tree) = pod.decode::<Value>() else { return Vec::new() };
     let Some(named) = tree["spec"]["resourceClaims"].as_array().filter(|named| !named.is_empty()) else {
         return Vec::new();

@@ -1,7 +1,7 @@
 //! Reading objects as trees and making the writes that every controller makes: status patches, owner references,
 //! events, conditions.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use coracle_meta::object::Projection;
 use coracle_meta::{Object, Resource};
@@ -10,26 +10,29 @@ use coracle_reconcile::{Key, View, Write};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// An object with its tree.
+/// An object and its tree, which is made when the first field is asked for that the metadata does not tell.
 #[derive(Clone)]
 pub struct Item {
     pub object: Arc<Object>,
-    pub tree: Arc<Value>,
+    tree: OnceLock<Arc<Value>>,
 }
 
 impl Item {
-    /// `None` for an object that is not JSON, which only a bug of the server makes.
-    pub fn of(object: Arc<Object>) -> Option<Item> {
-        let tree = object.decode::<Value>().ok()?;
-        Some(Item { object, tree })
+    pub fn of(object: Arc<Object>) -> Item {
+        Item { object, tree: OnceLock::new() }
     }
 
     pub fn get(view: &dyn View, resource: &Resource, key: &Key) -> Option<Item> {
-        Item::of(view.get(resource, &key.namespace, &key.name)?)
+        Some(Item::of(view.get(resource, &key.namespace, &key.name)?))
     }
 
     pub fn all(objects: Vec<Arc<Object>>) -> Vec<Item> {
-        objects.into_iter().filter_map(Item::of).collect()
+        objects.into_iter().map(Item::of).collect()
+    }
+
+    /// The whole object; null for one that is not JSON, which only a bug of the server makes.
+    pub fn tree(&self) -> &Value {
+        self.tree.get_or_init(|| self.object.decode().unwrap_or_default())
     }
 
     pub fn meta(&self) -> &Projection {
@@ -49,7 +52,7 @@ impl Item {
     }
 
     pub fn at(&self, pointer: &str) -> &Value {
-        self.tree.pointer(pointer).unwrap_or(&Value::Null)
+        self.tree().pointer(pointer).unwrap_or(&Value::Null)
     }
 
     pub fn text(&self, pointer: &str) -> &str {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use coracle_meta::Resource;
-use coracle_reconcile::{Controller, Index, Key, Outcome, Plan, View, Watch};
+use coracle_meta::{Object, Resource};
+use coracle_reconcile::{Controller, Index, Key, Outcome, Plan, PodFacts, View, Watch};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -33,7 +33,7 @@ impl Controller for TaintEviction {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { resource: PODS, keys: |_, pod| vec![Key::of(pod)] },
+            Watch { resource: PODS, keys: pod_keys },
             Watch {
                 resource: NODES,
                 keys: |view, node| {
@@ -46,7 +46,7 @@ impl Controller for TaintEviction {
     fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, now: Timestamp) -> Plan {
         let pod = Item::get(view, &PODS, key).filter(|pod| !pod.meta().is_deleting());
         let Some(pod) = pod else { return Plan::default() };
-        let Some(node) = Item::get(view, &NODES, &Key::new("", pod.text("/spec/nodeName"))) else {
+        let Some(node) = Item::get(view, &NODES, &Key::new("", &*PodFacts::of(&pod.object).node)) else {
             return Plan::default();
         };
         let taints: Vec<&Value> =
@@ -60,6 +60,21 @@ impl Controller for TaintEviction {
         let message = format!("Marking for deletion Pod {}/{}", pod.namespace(), pod.name());
         EVICTION.of(&pod, message, now)
     }
+}
+
+/// Only pods on a node that drives any out.
+fn pod_keys(view: &dyn View, pod: &Object) -> Vec<Key> {
+    let node = view.get(&NODES, "", &PodFacts::of(pod).node);
+    if node.is_some_and(|node| node.kept(drives_out).0) { vec![Key::of(pod)] } else { Vec::new() }
+}
+
+/// Whether a node has a taint that drives pods out.
+struct DrivesOut(bool);
+
+fn drives_out(node: &Object) -> DrivesOut {
+    let tree = node.decode::<Value>().unwrap_or_default();
+    let mut taints = tree["spec"]["taints"].as_array().into_iter().flatten();
+    DrivesOut(taints.any(|taint| taint["effect"] == "NoExecute"))
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ impl Controller for VacProtection {
         }
         let names = |object: &Value| named(object).iter().any(|name| name == class.name());
         for resource in [CLAIMS, VOLUMES] {
-            if Item::all(view.list(&resource, None)).iter().any(|item| names(&item.tree)) {
+            if Item::all(view.list(&resource, None)).iter().any(|item| names(item.tree())) {
                 return Plan::default();
             }
         }

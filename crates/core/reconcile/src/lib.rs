@@ -3,10 +3,12 @@
 
 pub mod controller;
 pub mod plan;
+pub mod pod;
 pub mod table;
 pub mod view;
 
 pub use controller::{Answer, Controller, Key, Outcome, Watch, WatchAll};
 pub use plan::{Ask, EventKind, EventNote, Plan, Propagation, SigningOrder, Write};
+pub use pod::PodFacts;
 pub use table::ObjectTable;
 pub use view::{Change, Index, Known, Sink, View, ViewExt};

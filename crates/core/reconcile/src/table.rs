@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use coracle_meta::Object;
-use serde::Deserialize;
 
 use crate::controller::Key;
+use crate::pod::PodFacts;
 use crate::view::{Change, Index};
 
 /// Objects by namespace and name, by owner and by node.
@@ -81,8 +81,9 @@ impl ObjectTable {
         for owner in &object.meta.owner_references {
             self.by_owner.entry(owner.uid.clone()).or_default().insert(key.clone());
         }
-        if let Some(node) = node_of(object) {
-            self.by_node.entry(node).or_default().insert(key.clone());
+        let node = &PodFacts::of(object).node;
+        if !node.is_empty() {
+            self.by_node.entry(node.clone().into()).or_default().insert(key.clone());
         }
     }
 
@@ -90,9 +91,7 @@ impl ObjectTable {
         for owner in &object.meta.owner_references {
             drop_from(&mut self.by_owner, &owner.uid, key);
         }
-        if let Some(node) = node_of(object) {
-            drop_from(&mut self.by_node, &node, key);
-        }
+        drop_from(&mut self.by_node, &PodFacts::of(object).node, key);
     }
 }
 
@@ -103,20 +102,6 @@ fn drop_from(index: &mut HashMap<String, BTreeSet<Key>>, value: &str, key: &Key)
             index.remove(value);
         }
     }
-}
-
-/// `spec.nodeName`, without decoding the rest.
-fn node_of(object: &Object) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Outer {
-        spec: Option<Spec>,
-    }
-    #[derive(Deserialize)]
-    struct Spec {
-        #[serde(rename = "nodeName")]
-        node_name: Option<String>,
-    }
-    serde_json::from_slice::<Outer>(&object.bytes).ok()?.spec?.node_name.filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]

@@ -5,10 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use coracle_meta::{Object, Resource};
-use coracle_reconcile::{Change, Index};
-use serde::Deserialize;
+use coracle_reconcile::{Change, Index, PodFacts};
 
 use crate::store::Revision;
 use crate::watch::{CacheEvent, EventKind};
@@ -184,10 +182,11 @@ fn weight(event: &CacheEvent) -> usize {
 impl Lookups {
     fn add(&mut self, path: &Arc<str>, object: &Object) {
         for owner in &object.meta.owner_references {
-            self.owner.entry(owner.uid.clone()).or_default().insert(path.clone());
+            insert(&mut self.owner, &owner.uid, path);
         }
-        if let Some(node) = self.node_of(object) {
-            self.node.entry(node).or_default().insert(path.clone());
+        if self.with_nodes {
+            let node = &PodFacts::of(object).node;
+            insert(&mut self.node, node, path);
         }
     }
 
@@ -197,15 +196,21 @@ impl Lookups {
         for owner in old.meta.owner_references.iter().filter(|owner| !kept.iter().any(|kept| kept.uid == owner.uid)) {
             take(&mut self.owner, &owner.uid, path);
         }
-        if let Some(node) = self.node_of(old)
-            && new.and_then(|new| self.node_of(new)).as_ref() != Some(&node)
-        {
-            take(&mut self.node, &node, path);
+        if self.with_nodes {
+            let (was, is) = (PodFacts::of(old), new.map(PodFacts::of));
+            if is.is_none_or(|is| is.node != was.node) {
+                take(&mut self.node, &was.node, path);
+            }
         }
     }
+}
 
-    fn node_of(&self, object: &Object) -> Option<String> {
-        if self.with_nodes { node_name(&object.bytes) } else { None }
+/// Nothing is found by an empty value.
+fn insert(table: &mut HashMap<String, BTreeSet<Arc<str>>>, value: &str, path: &Arc<str>) {
+    match table.get_mut(value) {
+        Some(paths) => drop(paths.insert(path.clone())),
+        None if value.is_empty() => {}
+        None => drop(table.insert(value.to_owned(), BTreeSet::from([path.clone()]))),
     }
 }
 
@@ -216,18 +221,4 @@ fn take(table: &mut HashMap<String, BTreeSet<Arc<str>>>, value: &str, path: &str
             table.remove(value);
         }
     }
-}
-
-fn node_name(pod: &Bytes) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Pod {
-        spec: Spec,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Spec {
-        node_name: Option<String>,
-    }
-    let pod: Pod = serde_json::from_slice(pod).ok()?;
-    pod.spec.node_name.filter(|name| !name.is_empty())
 }

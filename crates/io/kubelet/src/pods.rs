@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use coracle_meta::{Object, Resource};
 use coracle_podlife::{Presence, Rejection};
+use coracle_reconcile::PodFacts;
 use coracle_reconcile::view::resource_of;
 use coracle_reconcile::view::{Change, Index};
 use futures_util::StreamExt;
@@ -108,15 +109,15 @@ impl Router {
     }
 
     fn subscribe(&self) {
-        let own = format!("\"nodeName\":\"{}\"", self.node.options.node_name).into_bytes();
+        let own = self.node.options.node_name.clone();
         let (inbox, runtime) = (self.inbox.clone(), self.node.runtime.clone());
         let sink = move |_: &Resource, change: &Change| {
             if change.old.is_none() {
                 // Its own pods or one that nobody has yet: where it goes is known too late to get ready then.
                 runtime.warm();
             }
-            let mine = [&change.new, &change.old].into_iter().flatten().find(|object| contains(&object.bytes, &own));
-            if let Some(object) = mine {
+            let mut either = [&change.new, &change.old].into_iter().flatten();
+            if let Some(object) = either.find(|object| *PodFacts::of(object).node == *own) {
                 inbox.add(|news| {
                     news.pods.insert(key(object));
                 });

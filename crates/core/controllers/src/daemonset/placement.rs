@@ -117,7 +117,7 @@ mod tests {
     fn taints_keep_new_pods_off_and_drive_old_ones_out_by_their_effect() {
         let node = |taints: Value| {
             let tree = json!({"metadata": {"name": "a", "labels": {"disk": "ssd"}}, "spec": {"taints": taints}});
-            Item::of(Object::new(tree.to_string().into(), 1).unwrap().into()).unwrap()
+            Item::of(Object::new(tree.to_string().into(), 1).unwrap().into())
         };
         let taint = |key: &str, effect: &str| node(json!([{"key": key, "effect": effect}]));
         let mut plain = json!({});

@@ -36,7 +36,7 @@ fn pods_of(view: &FakeView) -> Vec<Item> {
 /// All pods start on the nodes they were made for.
 fn start(view: &FakeView) {
     for pod in pods_of(view) {
-        let mut tree = (*pod.tree).clone();
+        let mut tree = pod.tree().clone();
         tree["spec"]["nodeName"] = json!(target(&pod).unwrap());
         tree["status"] = json!({"phase": "Running", "conditions": [
             {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
@@ -160,7 +160,7 @@ fn failed_pods_are_replaced_and_told() {
     let view = cluster(rolling(1, 0));
     settle(&view);
     start(&view);
-    let mut tree = (*pods_of(&view)[0].tree).clone();
+    let mut tree = pods_of(&view)[0].tree().clone();
     tree["status"] = json!({"phase": "Failed"});
     view.put(&PODS, tree);
     let plans = settle(&view);

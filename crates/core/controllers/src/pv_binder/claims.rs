@@ -108,7 +108,7 @@ fn is_delayed(view: &dyn View, claim: &Item) -> bool {
 fn waits_for_pod(view: &dyn View, claim: &Item) -> (&'static str, String) {
     let pods = Item::all(view.list(&PODS, Some(claim.namespace())));
     let uses = |pod: &&Item| {
-        pod.text("/spec/nodeName").is_empty() && claim_names(&pod.tree).iter().any(|name| name == claim.name())
+        pod.text("/spec/nodeName").is_empty() && claim_names(pod.tree()).iter().any(|name| name == claim.name())
     };
     match pods.iter().find(uses) {
         Some(pod) => ("WaitForPodScheduled", format!("waiting for pod {} to be scheduled", pod.name())),

@@ -36,7 +36,7 @@ impl Decision<'_> {
 
     fn claim(&self, template: &Value, ordinal: i64) -> Option<Item> {
         let name = claim_name(template, &self.set, ordinal);
-        self.view.get(&CLAIMS, self.set.namespace(), &name).and_then(Item::of)
+        self.view.get(&CLAIMS, self.set.namespace(), &name).map(Item::of)
     }
 
     /// Creates what is missing for the pod of an ordinal, with the owners it is to have.

@@ -39,7 +39,7 @@ fn set_image(view: &FakeView, image: &str) {
 
 fn start(view: &FakeView) {
     for pod in Item::all(view.list(&PODS, None)) {
-        let mut tree = (*pod.tree).clone();
+        let mut tree = pod.tree().clone();
         tree["status"] = json!({"phase": "Running", "conditions": [
             {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
         view.put(&PODS, tree);

@@ -1,8 +1,9 @@
 //! Namespaces on their way out: pods go first, then everything else, and the namespace when nothing is left.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_meta::Resource;
+use coracle_meta::{Object, Resource};
 use coracle_reconcile::{Answer, Ask, Controller, Key, Outcome, Plan, View, Watch, Write};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -23,14 +24,13 @@ impl Controller for Namespace {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch {
-            resource: NAMESPACES,
-            keys: |_, namespace| if namespace.meta.is_deleting() { vec![Key::of(namespace)] } else { Vec::new() },
-        }]
-    }
-
-    fn reads(&self) -> Vec<Resource> {
-        vec![PODS]
+        vec![
+            Watch {
+                resource: NAMESPACES,
+                keys: |_, namespace| if namespace.meta.is_deleting() { vec![Key::of(namespace)] } else { Vec::new() },
+            },
+            Watch { resource: PODS, keys: namespace_without_pods },
+        ]
     }
 
     fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, now: Timestamp) -> Plan {
@@ -48,10 +48,17 @@ impl Controller for Namespace {
     }
 }
 
+/// The namespace that waited for its last pod to be gone.
+fn namespace_without_pods(view: &dyn View, pod: &Object) -> Vec<Key> {
+    let namespace = view.get(&NAMESPACES, "", &pod.meta.namespace).filter(|namespace| namespace.meta.is_deleting());
+    let is_free = |namespace: &Arc<Object>| !view.holds(&PODS, &namespace.meta.name);
+    namespace.filter(is_free).map(|namespace| Key::of(&namespace)).into_iter().collect()
+}
+
 /// Everything goes, but nothing else as long as there are pods: what they use must outlive them.
 fn empty(view: &dyn View, namespace: &Item, resources: &[Value]) -> Plan {
     let name = namespace.name().to_owned();
-    let pods_first = !view.list(&PODS, Some(&name)).is_empty();
+    let pods_first = view.holds(&PODS, &name);
     let namespaced = resources.iter().filter(|resource| resource["namespaced"] == true);
     let named = namespaced.map(|resource| {
         let text = |key: &str| resource[key].as_str().unwrap_or_default().to_owned();
@@ -190,6 +197,19 @@ mod tests {
     fn decide(view: &FakeView, answers: Vec<Answer>) -> Plan {
         let last = Outcome { answers, ..Outcome::default() };
         Namespace.reconcile(view, &Key::new("", "n"), &last, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn the_last_pod_to_go_wakes_its_namespace() {
+        let pod = json!({"metadata": {"name": "a", "namespace": "n"}});
+        let view = view();
+        view.put(&PODS, pod);
+        let object = view.get(&PODS, "n", "a").unwrap();
+        assert_eq!(namespace_without_pods(&view, &object), []);
+        view.remove(&PODS, "n", "a");
+        assert_eq!(namespace_without_pods(&view, &object), [Key::new("", "n")]);
+        view.remove(&NAMESPACES, "", "n");
+        assert_eq!(namespace_without_pods(&view, &object), []);
     }
 
     #[test]

@@ -42,6 +42,11 @@ pub trait View: Send + Sync {
     /// All of a resource, or those of one namespace.
     fn list(&self, resource: &Resource, namespace: Option<&str>) -> Vec<Arc<Object>>;
 
+    /// Whether there is any of a resource in a namespace.
+    fn holds(&self, resource: &Resource, namespace: &str) -> bool {
+        !self.list(resource, Some(namespace)).is_empty()
+    }
+
     fn by_index(&self, resource: &Resource, index: Index, value: &str) -> Vec<Arc<Object>>;
 
     /// The revision up to which this view has seen the resource; 0 before the first list came.

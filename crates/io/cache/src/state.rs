@@ -89,6 +89,10 @@ impl State {
         }
     }
 
+    pub fn holds(&self, namespace: &str) -> bool {
+        self.per_namespace.contains_key(namespace)
+    }
+
     /// Objects of a namespace, or all, behind `after`, at most `limit` where that is not 0; and how many are left.
     pub fn page(&self, namespace: Option<&str>, after: Option<&str>, limit: usize) -> (Vec<Arc<Object>>, u64) {
         let start = match (after, namespace) {

@@ -40,10 +40,16 @@ impl View for LocalView {
         let Some(cache) = self.resource(resource) else { return Vec::new() };
         let (mut objects, _) = cache.list(namespace);
         // Keys order `a-b/…` before `a/…`; views promise the order of names.
-        objects.sort_by(|left, right| {
-            (&left.meta.namespace, &left.meta.name).cmp(&(&right.meta.namespace, &right.meta.name))
-        });
+        if namespace.is_none_or(str::is_empty) {
+            objects.sort_by(|left, right| {
+                (&left.meta.namespace, &left.meta.name).cmp(&(&right.meta.namespace, &right.meta.name))
+            });
+        }
         objects
+    }
+
+    fn holds(&self, resource: &Resource, namespace: &str) -> bool {
+        self.resource(resource).is_some_and(|cache| cache.state.read().holds(namespace))
     }
 
     fn by_index(&self, resource: &Resource, index: Index, value: &str) -> Vec<Arc<Object>> {

@@ -137,6 +137,16 @@ impl Client {
         namespace: &str,
         options: &ListOptions,
     ) -> Result<Listed<Value>, ClientError> {
+        self.list_of(resource, namespace, options).await
+    }
+
+    /// A list of which only what `T` holds is read.
+    pub async fn list_of<T: DeserializeOwned>(
+        &self,
+        resource: &ResourceRef,
+        namespace: &str,
+        options: &ListOptions,
+    ) -> Result<Listed<T>, ClientError> {
         self.json(Method::GET, list_uri(resource, namespace, options), None).await
     }
 
@@ -174,14 +184,16 @@ impl Client {
         self.json(Method::DELETE, path.path(), Some((JSON, &options.body()))).await
     }
 
+    /// The answer, a list of all that was deleted, is not looked at.
     pub async fn delete_collection(
         &self,
         resource: &ResourceRef,
         namespace: &str,
         which: &ListOptions,
         options: &DeleteOptions,
-    ) -> Result<Value, ClientError> {
-        self.json(Method::DELETE, list_uri(resource, namespace, which), Some((JSON, &options.body()))).await
+    ) -> Result<(), ClientError> {
+        let uri = list_uri(resource, namespace, which);
+        self.bytes(Method::DELETE, &uri, Some((JSON, &options.body()))).await.map(|_| ())
     }
 
     /// Any request with a JSON answer.

@@ -56,6 +56,10 @@ impl View for Informed {
         self.view.list(resource, namespace)
     }
 
+    fn holds(&self, resource: &Resource, namespace: &str) -> bool {
+        self.view.holds(resource, namespace)
+    }
+
     fn by_index(&self, resource: &Resource, index: Index, value: &str) -> Vec<Arc<Object>> {
         self.view.by_index(resource, index, value)
     }

@@ -4,18 +4,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use coracle_client::verbs::Preconditions;
-use coracle_client::{Client, ClientError, DeleteOptions, ListOptions, ObjectPath, Patch, WriteOptions};
+use coracle_client::{Client, ClientError, DeleteOptions, ListOptions, Listed, ObjectPath, Patch, WriteOptions};
 use coracle_meta::{Resource, Status};
 use coracle_reconcile::{Answer, Ask, Outcome, Plan, Propagation, SigningOrder, View, Write};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::catalog::{Catalog, Informed};
 
-/// Creations of one run that are under way together at most; runs start with one and double, as upstream's do, so that
-/// a quota that is used up costs one refusal and not a thousand.
-const BATCH_MAX: usize = 64;
+/// Writes of one run that are under way together at most, so that others' find seats too; runs start with one and
+/// double, as upstream's do, so that a quota that is used up costs one refusal and not a thousand.
+const BATCH_MAX: usize = 128;
 
 /// A write as the server answered it: what a view must show before the same key is decided about again.
 #[derive(Clone, Debug)]
@@ -221,7 +222,7 @@ async fn delete_all(
     let all = ListOptions::default();
     match client.delete_collection(resource, namespace, &all, options).await {
         Err(ClientError::Status(status)) if status.code == 405 => {}
-        other => return other.map(|_| Answer::Done),
+        other => return other.map(|()| Answer::Done),
     }
     for item in client.list(resource, namespace, &all).await?.items {
         let path = ObjectPath::new(resource.clone(), namespace, item["metadata"]["name"].as_str().unwrap_or_default());
@@ -337,6 +338,17 @@ async fn discover(client: &Client, catalog: &Catalog) -> Result<Answer, ClientEr
     Ok(Answer::Resources(list.collect()))
 }
 
+/// What is read of an object that remains.
+#[derive(Deserialize)]
+struct Held {
+    metadata: HeldBy,
+}
+
+#[derive(Deserialize)]
+struct HeldBy {
+    finalizers: Option<Vec<String>>,
+}
+
 async fn remaining(client: &Client, catalog: &Catalog, namespace: &str) -> Result<Answer, ClientError> {
     let (mut resources, mut finalizers) = (Vec::new(), std::collections::BTreeMap::<String, usize>::new());
     if catalog.known().is_empty() {
@@ -344,15 +356,13 @@ async fn remaining(client: &Client, catalog: &Catalog, namespace: &str) -> Resul
     }
     for known in catalog.known().iter().filter(|known| known.namespaced) {
         let resource = catalog.version(&known.resource);
-        let list = client.list(&resource, namespace, &ListOptions::default()).await?;
+        let list: Listed<Held> = client.list_of(&resource, namespace, &ListOptions::default()).await?;
         if list.items.is_empty() {
             continue;
         }
         resources.push((known.resource.to_string(), list.items.len()));
-        for item in &list.items {
-            for finalizer in item["metadata"]["finalizers"].as_array().into_iter().flatten() {
-                *finalizers.entry(finalizer.as_str().unwrap_or_default().to_owned()).or_default() += 1;
-            }
+        for finalizer in list.items.into_iter().flat_map(|item| item.metadata.finalizers.unwrap_or_default()) {
+            *finalizers.entry(finalizer).or_default() += 1;
         }
     }
     Ok(Answer::Remaining { resources, finalizers: finalizers.into_iter().collect() })

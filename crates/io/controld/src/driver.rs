@@ -26,6 +26,11 @@ const RECORDS_MAX: usize = 1000;
 const OWN_WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often a view that says nothing is asked whether it shows an own write.
 const OWN_WRITE_CHECK: Duration = Duration::from_millis(50);
+/// A decision that takes longer is dear: its key then rests for a multiple of that time, so that no key, an owner of
+/// ten thousand pods that all change for one, keeps a core busy.
+const DEAR: Duration = Duration::from_millis(1);
+const REST_FACTOR: u32 = 10;
+const REST_MAX: Duration = Duration::from_millis(100);
 const SYNC_CHECK: Duration = Duration::from_millis(5);
 const DISCOVERY_RETRY: Duration = Duration::from_secs(2);
 
@@ -73,6 +78,7 @@ impl Driver {
                 metrics: self.metrics.clone(),
                 waiting: HashMap::new(),
                 outcomes: HashMap::new(),
+                resting: HashMap::new(),
             };
             self.scope.spawn_until_cancelled("controller", worker.run(sender, changes));
         }
@@ -147,6 +153,8 @@ struct Worker {
     /// Own writes that the view has not shown yet, and until when to wait for them.
     waiting: HashMap<Key, (Vec<Written>, Instant)>,
     outcomes: HashMap<Key, Outcome>,
+    /// Until when keys rest that are dear to decide about.
+    resting: HashMap<Key, Instant>,
 }
 
 type InFlight = FuturesUnordered<BoxFuture<'static, (Key, Plan, Done)>>;
@@ -211,13 +219,18 @@ impl Worker {
         while in_flight.len() < self.controller.concurrency_max() {
             let now = Instant::now();
             let Some(key) = self.queue.take(now) else { return };
-            if self.must_wait(&key, now) {
-                self.queue.add_at(key.clone(), now + OWN_WRITE_CHECK);
+            if let Some(until) = self.must_wait(&key, now) {
+                self.queue.add_at(key.clone(), until);
                 self.queue.done(&key);
                 continue;
             }
             let last = self.outcomes.remove(&key).unwrap_or_default();
             let plan = self.controller.reconcile(self.means.view.as_ref(), &key, &last, self.clock.now());
+            let took = now.elapsed();
+            if took > DEAR {
+                self.resting.retain(|_, until| *until > now);
+                self.resting.insert(key.clone(), now + (took * REST_FACTOR).min(REST_MAX));
+            }
             if plan.is_empty() {
                 self.finish(key, plan, Done::default());
                 continue;
@@ -231,15 +244,22 @@ impl Worker {
         }
     }
 
-    fn must_wait(&mut self, key: &Key, now: Instant) -> bool {
-        let Some((written, until)) = self.waiting.get_mut(key) else { return false };
+    /// When to look at the key again that is not to be decided about yet.
+    fn must_wait(&mut self, key: &Key, now: Instant) -> Option<Instant> {
+        if let Some(until) = self.resting.get(key).copied() {
+            if now < until {
+                return Some(until);
+            }
+            self.resting.remove(key);
+        }
+        let (written, until) = self.waiting.get_mut(key)?;
         let view = &self.means.view;
         written.retain(|written| !shows(view.as_ref(), written));
-        let wait = !written.is_empty() && now < *until;
-        if !wait {
-            self.waiting.remove(key);
+        if !written.is_empty() && now < *until {
+            return Some(now + OWN_WRITE_CHECK);
         }
-        wait
+        self.waiting.remove(key);
+        None
     }
 
     fn finish(&mut self, key: Key, plan: Plan, done: Done) {

@@ -81,20 +81,21 @@ pub struct Scheduler {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Kubernetes' feature gates of pod groups, both off, as GenericWorkload=false,GangScheduling=false
-    #[arg(long, value_name = "KEY=BOOL,…", value_delimiter = ',', value_parser = off_gate)]
+    #[arg(long, value_name = "KEY=BOOL,…", value_delimiter = ',')]
     feature_gates: Vec<String>,
 }
 
-/// Reads a feature gate that can only be off.
-fn off_gate(text: &str) -> Result<String, String> {
-    let Some((name, value)) = text.split_once('=') else { return Err(format!("missing bool value for {text}")) };
-    let on: bool = value.parse().map_err(|_| format!("invalid value of {name}: {value}"))?;
+/// Makes sure that a feature gate is one of those known, all of which can only be off.
+fn check_gate(text: &str) -> Result<()> {
+    let (name, value) =
+        text.split_once('=').with_context(|| format!("--feature-gates: missing bool value for {text}"))?;
+    let on: bool = value.parse().with_context(|| format!("--feature-gates: invalid value of {name}={value}"))?;
     match name {
         "GenericWorkload" | "GangScheduling" if on => {
-            Err(format!("{name} cannot be switched on: pods of a PodGroup are scheduled one by one here"))
+            anyhow::bail!("--feature-gates: {name} cannot be switched on: pods of a PodGroup are scheduled one by one")
         }
-        "GenericWorkload" | "GangScheduling" => Ok(text.to_owned()),
-        _ => Err(format!("unrecognized feature gate: {name}")),
+        "GenericWorkload" | "GangScheduling" => Ok(()),
+        _ => anyhow::bail!("--feature-gates: unrecognized feature gate: {name}"),
     }
 }
 
@@ -320,6 +321,7 @@ impl ApiServer {
 impl Scheduler {
     /// What the file says of leader election goes before the flag's default.
     fn options(self) -> Result<SchedulerOptions> {
+        self.feature_gates.iter().try_for_each(|gate| check_gate(gate))?;
         let (kubeconfig, doors) = (self.access.kubeconfig, self.showing.doors());
         let Some(path) = self.config else {
             let scheduler = deciders::default_scheduler();
@@ -399,5 +401,24 @@ impl DevPki {
             dns_port: self.dns_port,
             addresses: self.addresses,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gates_of_pod_groups_stay_off_and_others_are_not_known() {
+        for (text, words) in [
+            ("GangScheduling=true", "GangScheduling cannot be switched on"),
+            ("GenericWorkload=maybe", "invalid value of GenericWorkload=maybe"),
+            ("GenericWorkload", "missing bool value for GenericWorkload"),
+            ("Unheard=false", "unrecognized feature gate: Unheard"),
+        ] {
+            let error = format!("{:#}", check_gate(text).unwrap_err());
+            assert!(error.contains(words), "{text}: {error}");
+        }
+        assert!(check_gate("GangScheduling=false").is_ok());
     }
 }

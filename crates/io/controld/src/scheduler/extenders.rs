@@ -222,7 +222,11 @@ impl Deeds {
                 if caller.extender.ignorable {
                     return self.bind(pod, node).await;
                 }
-                self.tell_failed(pod, Reason::SchedulerError, &error, None).await;
+                // A pod that is gone has nobody to tell.
+                let found = self.view.get(&PODS, &pod.key.namespace, &pod.key.name);
+                if found.is_some_and(|found| found.meta.uid == pod.uid) {
+                    self.tell_failed(pod, Reason::SchedulerError, &error, None).await;
+                }
                 Some(Event::BindFailed { key: pod.key.clone() })
             }
         }

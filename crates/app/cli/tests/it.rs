@@ -9,6 +9,8 @@ mod busybox;
 mod cluster;
 #[path = "it/pods.rs"]
 mod pods;
+#[path = "it/sim.rs"]
+mod sim;
 #[path = "it/standalone.rs"]
 mod standalone;
 #[path = "it/tour.rs"]

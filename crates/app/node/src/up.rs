@@ -99,7 +99,6 @@ pub async fn run(config: Config, zygote: Zygote, tell: impl Fn(&str)) -> Result<
 
     let scope = Scope::root();
     let cluster = Cluster::start(&scope, &config, identity, paths, pki, zygote, &tell, began).await?;
-    cluster.add_hollow_nodes(&scope, config.hollow_nodes, &tell).await?;
     cluster.apply_manifests(&config, &tell).await?;
     tell(&format!("✓ up in {:.2} s", began.elapsed().as_secs_f64()));
     scope.spawn_until_cancelled("settle", settle());
@@ -193,10 +192,12 @@ impl Cluster {
         let worker = Worker::start(scope, &identity, &paths, &pki, &control_plane, images.clone(), zygote).await?;
         let worker = Arc::new(worker);
         step("runtime, network, proxy, DNS and kubelet");
+        let hollow = simulate(scope, config, &control_plane)?;
         let down = Arc::new(Notify::new());
         let steward = Butler {
             images,
             worker: worker.clone(),
+            hollow: hollow.clone(),
             server: control_plane.server.clone(),
             down: down.clone(),
             node: identity.node_name.clone(),
@@ -206,20 +207,15 @@ impl Cluster {
         wait_for_node(control_plane.view().as_ref(), &identity.node_name).await;
         worker.services_tried().await;
         step(&format!("node {} is Ready", identity.node_name));
+        if let Some(hollow) = hollow {
+            hollow.registered().await;
+            step(&format!("{} hollow nodes", config.hollow_nodes));
+        }
         Ok(Cluster { identity, paths, control_plane, down })
     }
 
     fn client(&self) -> Client {
         self.control_plane.client(Caller::admin())
-    }
-
-    async fn add_hollow_nodes(&self, scope: &Scope, nodes: u32, tell: &impl Fn(&str)) -> Result<(), StartError> {
-        if nodes > 0 {
-            let fleet = Fleet { nodes, ..Fleet::default() };
-            Hollow::start(&scope.child("hollow"), self.client(), Clock::system(), fleet)?.registered().await;
-            tell(&format!("✓ {nodes} hollow nodes"));
-        }
-        Ok(())
     }
 
     async fn apply_manifests(&self, config: &Config, tell: &impl Fn(&str)) -> Result<(), StartError> {
@@ -285,6 +281,15 @@ fn write_kubeconfig(config: &Config, identity: &Identity, paths: &Paths, pki: &P
     })
 }
 
+fn simulate(scope: &Scope, config: &Config, control_plane: &ControlPlane) -> Result<Option<Arc<Hollow>>, StartError> {
+    if config.hollow_nodes == 0 {
+        return Ok(None);
+    }
+    let fleet = Fleet { nodes: config.hollow_nodes, ..Fleet::default() };
+    let client = control_plane.client(Caller::admin());
+    Ok(Some(Arc::new(Hollow::start(&scope.child("hollow"), client, Clock::system(), fleet)?)))
+}
+
 async fn wait_for_node(view: &dyn View, name: &str) {
     let ready = || {
         let node = view.get_as::<Node>("", name)?;
@@ -300,6 +305,7 @@ async fn wait_for_node(view: &dyn View, name: &str) {
 struct Butler {
     images: Arc<Images>,
     worker: Arc<Worker>,
+    hollow: Option<Arc<Hollow>>,
     server: Arc<Server>,
     down: Arc<Notify>,
     node: String,
@@ -324,11 +330,18 @@ impl Steward for Butler {
     }
 }
 
+fn hollow_nodes(hollow: &Hollow) -> Component {
+    let ((registered, wanted), census) = (hollow.nodes(), hollow.census());
+    let detail = format!("{registered} of {wanted} nodes, {} pods, {} running", census.pods, census.running);
+    Component { name: "hollow nodes".into(), healthy: registered == wanted, detail }
+}
+
 impl Butler {
     async fn components(&self) -> Vec<Component> {
         let mut components = vec![self.api_server(), self.store().await];
         components.extend(self.deciders());
         components.extend(self.worker.components());
+        components.extend(self.hollow.as_deref().map(hollow_nodes));
         components.push(self.node());
         components
     }

@@ -92,7 +92,7 @@ impl EmbeddedRuntime {
         cri::ContainerStats {
             attributes: Some(attributes),
             cpu: Some(cpu(now, &usage)),
-            memory: Some(memory(now, &usage)),
+            memory: Some(cri::MemoryUsage { available_bytes: available(container, &usage), ..memory(now, &usage) }),
             swap: Some(cri::SwapUsage {
                 timestamp: now,
                 swap_usage_bytes: value(usage.swap_bytes),
@@ -116,6 +116,13 @@ impl EmbeddedRuntime {
         layers.insert(id.to_owned(), usage.clone());
         usage
     }
+}
+
+/// What a limit leaves; nothing is said without one.
+fn available(container: &Container, usage: &Usage) -> Option<UInt64Value> {
+    let limit = container.config.linux.as_ref()?.resources.as_ref()?.memory_limit_in_bytes;
+    let limit = u64::try_from(limit).ok().filter(|limit| *limit > 0)?;
+    value(limit.saturating_sub(usage.working_set_bytes))
 }
 
 fn value(value: u64) -> Option<UInt64Value> {

@@ -118,8 +118,11 @@ impl Decision<'_> {
         let asks = self.questions(view);
         let Some((scale, others)) = asks.split_first() else {
             let target = self.scaler.at("/spec/scaleTargetRef").clone();
-            let text = |key: &str| target[key].as_str().unwrap_or_default().to_owned();
-            let why = format!("no matches for kind \"{}\" in group \"{}\"", text("kind"), text("apiVersion"));
+            let why = format!(
+                "no matches for kind \"{}\" in group \"{}\"",
+                target["kind"].as_str().unwrap_or_default(),
+                group_of(&target)
+            );
             return self.no_scale(&why);
         };
         let target = match self.last.answer(scale) {
@@ -366,11 +369,14 @@ const AMBIGUOUS: &str = "AmbiguousSelector";
 
 type Refusal = ((&'static str, &'static str), String, String);
 
+fn group_of(reference: &Value) -> &str {
+    reference["apiVersion"].as_str().and_then(|version| version.split_once('/')).map_or("", |(group, _)| group)
+}
+
 fn resource_of(view: &dyn View, reference: &Value) -> Option<Resource> {
-    let text = |key: &str| reference[key].as_str().unwrap_or_default();
-    let group = text("apiVersion").split_once('/').map_or("", |(group, _)| group);
+    let kind = reference["kind"].as_str().unwrap_or_default();
     let known = view.known();
-    let found = known.iter().find(|known| known.kind.group == group && known.kind.kind == text("kind"));
+    let found = known.iter().find(|known| known.kind.group == group_of(reference) && known.kind.kind == kind);
     found.map(|known| known.resource.clone())
 }
 

@@ -192,3 +192,22 @@ fn two_that_scale_the_same_pods_do_nothing() {
     assert_eq!(plan.events[0].message, why);
     assert!(conditions(&plan).contains(&"ScalingActive=False AmbiguousSelector".to_owned()));
 }
+
+#[test]
+fn a_pod_that_was_not_ready_for_a_whole_window_says_nothing_of_processors() {
+    for (window, wanted) in [("1m15.2s", None), ("45s", Some(3))] {
+        let mut view = view(cpu(50));
+        for name in ["a", "b"] {
+            let mut pod = Value::clone(&view.get(&PODS, "n", name).unwrap().decode::<Value>().unwrap());
+            pod["status"]["startTime"] = json!("2026-01-01T00:58:00Z");
+            pod["status"]["conditions"][0]["lastTransitionTime"] = json!("2026-01-01T00:59:00Z");
+            view = view.with(PODS, pod);
+        }
+        let used = |pod: &str| {
+            json!({"metadata": {"name": pod}, "timestamp": "2026-01-01T01:00:00Z", "window": window,
+                "containers": [{"name": "c", "usage": {"cpu": "75m"}}]})
+        };
+        let plan = decide(&view, &controller(), 2, &Answer::Objects(vec![used("a"), used("b")]));
+        assert_eq!(size(&plan), wanted, "{window}");
+    }
+}

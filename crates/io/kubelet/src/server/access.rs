@@ -72,14 +72,14 @@ impl Access {
         Err(text(StatusCode::FORBIDDEN, &format!("Forbidden ({what})")))
     }
 
-    async fn user_of(&self, token: &str) -> Option<User> {
-        if let Some(known) = recall(&self.tokens, token, |_| TOKEN_KEPT) {
+    async fn user_of(&self, token: String) -> Option<User> {
+        if let Some(known) = recall(&self.tokens, &token, |_| TOKEN_KEPT) {
             return known;
         }
         let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
         let answer = self.ask("authentication.k8s.io", "tokenreviews", &review).await.ok()?;
         let user = (answer["status"]["authenticated"] == true).then(|| named(&answer["status"]["user"]));
-        keep(&self.tokens, token.to_owned(), user.clone());
+        keep(&self.tokens, token, user.clone());
         user
     }
 
@@ -113,14 +113,11 @@ pub(super) fn of_certificate(certificate: &CertificateDer<'_>) -> Option<User> {
     Some(User { name, uid: String::new(), groups })
 }
 
-fn recall<K: Ord, Q: Ord + ?Sized, V: Clone>(
+fn recall<K: Ord, V: Clone>(
     kept: &Mutex<BTreeMap<K, (Instant, V)>>,
-    key: &Q,
+    key: &K,
     life: impl Fn(&V) -> Duration,
-) -> Option<V>
-where
-    K: std::borrow::Borrow<Q>,
-{
+) -> Option<V> {
     let kept = kept.lock();
     let (at, value) = kept.get(key)?;
     (at.elapsed() < life(value)).then(|| value.clone())
@@ -141,9 +138,9 @@ fn named(user: &Value) -> User {
     User { name: text("username"), uid: text("uid"), groups }
 }
 
-fn bearer(head: &Parts) -> Option<&str> {
+fn bearer(head: &Parts) -> Option<String> {
     let (scheme, token) = head.headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
+    Some(token.trim().to_owned()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
 }
 
 fn verb(method: &Method) -> &'static str {

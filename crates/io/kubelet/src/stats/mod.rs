@@ -78,10 +78,10 @@ pub(crate) async fn measure_rates(node: &NodeContext) -> Result<Measured, Runtim
 
 /// Processor time used so far, by what used it.
 fn totals(measured: &Measured) -> Vec<(String, cri::CpuUsage)> {
-    let mut all = vec![(NODE.to_owned(), measured.machine.cpu.clone())];
+    let mut all = vec![(NODE.to_owned(), measured.machine.cpu)];
     for pod in &measured.pods {
-        all.extend(pod.usage.cpu.clone().map(|cpu| (pod.sandbox_id.clone(), cpu)));
-        all.extend(pod.containers.iter().filter_map(|one| Some((one.id.clone(), one.usage.cpu.clone()?))));
+        all.extend(pod.usage.cpu.map(|cpu| (pod.sandbox_id.clone(), cpu)));
+        all.extend(pod.containers.iter().filter_map(|one| Some((one.id.clone(), one.usage.cpu?))));
     }
     all
 }

@@ -72,7 +72,7 @@ pub fn created(server: &Server, call: &Call, target: &Target, object: &mut Value
 
 /// Records what `new` changes of `old`, both in storage form.
 pub fn updated(server: &Server, call: &Call, target: &Target, old: &Value, new: &mut Value) {
-    if is_apply(call) || matches!(target.subresource.as_str(), "binding" | "eviction" | "token") {
+    if is_apply(call) || matches!(target.subresource.as_str(), "eviction" | "token") {
         return;
     }
     if target.served.is_storage_form() {

@@ -159,7 +159,7 @@ fn prepare(target: &Target, new: &mut Value, old: &Value) {
     match target.subresource.as_str() {
         "status" => kind.prepare_status_update(new, old),
         // Written whole by the step that made the change.
-        "finalize" | "binding" | "eviction" | "approval" => {}
+        "finalize" | "eviction" | "approval" => {}
         _ => kind.prepare_update(new, old),
     }
 }
@@ -168,7 +168,7 @@ fn check(target: &Target, new: &Value, old: &Value) -> Result<(), Status> {
     let kind = target.served.kind;
     let mut errors = ErrorList::default();
     match target.subresource.as_str() {
-        "status" | "finalize" | "binding" | "eviction" | "approval" | "ephemeralcontainers" | "resize" => {
+        "status" | "finalize" | "eviction" | "approval" | "ephemeralcontainers" | "resize" => {
             kind.validate_part_update(&target.subresource, new, old, &mut errors);
         }
         _ => kind.validate_update(new, old, &mut errors),

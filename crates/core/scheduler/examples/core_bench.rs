@@ -12,25 +12,29 @@ use serde_json::{Value, json};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-type Shaped = fn(usize) -> Value;
+/// The pod of a number, in a cluster of so many nodes.
+type Shaped = fn(usize, usize) -> Value;
 
-const CASES: [(&str, Shaped); 11] = [
-    ("equal pods", |at| pod(at, json!({}))),
-    ("no two pods alike", unlike),
-    ("no two requests alike", |at| sized(at, at)),
-    ("100 sizes", |at| sized(at, at % 100)),
-    ("1000 sizes", |at| sized(at, at % 1000)),
-    ("anti-affinity", |at| pod(at, json!({"affinity": terms("podAntiAffinity", "kubernetes.io/hostname")}))),
-    ("affinity", |at| pod(at, json!({"affinity": terms("podAffinity", "topology.kubernetes.io/zone")}))),
-    ("spread by zone", |at| pod(at, spread("topology.kubernetes.io/zone", "DoNotSchedule"))),
-    ("spread by host", |at| pod(at, spread("kubernetes.io/hostname", "DoNotSchedule"))),
-    ("softly by host", |at| pod(at, spread("kubernetes.io/hostname", "ScheduleAnyway"))),
-    ("unlike, by zone", |at| {
+const CASES: [(&str, Shaped); 13] = [
+    ("equal pods", |at, _| pod(at, json!({}))),
+    ("no two pods alike", |at, _| unlike(at)),
+    ("no two requests alike", |at, _| sized(at, at)),
+    ("100 sizes", |at, _| sized(at, at % 100)),
+    ("1000 sizes", |at, _| sized(at, at % 1000)),
+    ("anti-affinity", |at, _| pod(at, json!({"affinity": terms("podAntiAffinity", "kubernetes.io/hostname")}))),
+    ("affinity", |at, _| pod(at, json!({"affinity": terms("podAffinity", "topology.kubernetes.io/zone")}))),
+    ("spread by zone", |at, _| pod(at, spread("topology.kubernetes.io/zone", "DoNotSchedule"))),
+    ("spread by host", |at, _| pod(at, spread("kubernetes.io/hostname", "DoNotSchedule"))),
+    ("softly by host", |at, _| pod(at, spread("kubernetes.io/hostname", "ScheduleAnyway"))),
+    ("unlike, by zone", |at, _| {
         let mut pod = unlike(at);
         pod["spec"]["topologySpreadConstraints"] =
             spread("topology.kubernetes.io/zone", "DoNotSchedule")["topologySpreadConstraints"].clone();
         pod
     }),
+    // One pod, which goes first, fills each node; the others find no room.
+    ("no room, 10 sizes", |at, nodes| if at < nodes { filling(at) } else { sized(at, 10_000 + at % 10) }),
+    ("no room, unlike", |at, nodes| if at < nodes { filling(at) } else { sized(at, 10_000 + at) }),
 ];
 
 fn main() {
@@ -46,7 +50,7 @@ fn main() {
     for (name, shaped) in CASES {
         let most = if name == "anti-affinity" { nodes } else { usize::MAX };
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
-            run(name, nodes, (0..pods.min(most)).map(shaped));
+            run(name, nodes, (0..pods.min(most)).map(|at| shaped(at, nodes)));
         }
     }
 }
@@ -105,6 +109,12 @@ fn node(at: usize) -> Value {
         }},
         "status": {"allocatable": {"cpu": "64", "memory": "256Gi", "pods": "250", "ephemeral-storage": "100Gi"}},
     })
+}
+
+fn filling(at: usize) -> Value {
+    let mut pod = sized(at, 60_000);
+    pod["spec"]["priority"] = json!(1);
+    pod
 }
 
 fn sized(at: usize, size: usize) -> Value {

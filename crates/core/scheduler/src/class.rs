@@ -60,13 +60,18 @@ pub struct Refusal {
 impl Class {
     /// It is kept good by its own log marks only through `Classes`.
     pub fn new(pod: &PodInfo, plugins: &[Enabled], cluster: &Snapshot) -> Class {
-        Class::of(pod, plugins, cluster, None)
+        Class::of((pod, pod.shape.clone()), plugins, cluster, None)
     }
 
     /// With what is known already of how the nodes stand to pods that ask the same.
-    fn of(pod: &PodInfo, plugins: &[Enabled], cluster: &Snapshot, known: Option<Box<Standing>>) -> Class {
+    fn of(
+        (pod, shape): (&PodInfo, Arc<Shape>),
+        plugins: &[Enabled],
+        cluster: &Snapshot,
+        known: Option<Box<Standing>>,
+    ) -> Class {
         let far = Box::new(Far {
-            shape: pod.shape.clone(),
+            shape,
             mark: cluster.mark(),
             rejection: None,
             among: None,
@@ -218,11 +223,8 @@ impl Far {
         if places.len() > cluster.nodes().len() + 64 {
             return false;
         }
-        for at in places.iter().map(|at| *at as usize) {
-            let node = &cluster.nodes()[at];
-            self.rules.iter_mut().for_each(|rule| rule.check.observe(at, node, cluster));
-            self.preferences.iter_mut().for_each(|(_, check)| check.observe(at, node, cluster));
-        }
+        self.rules.iter_mut().for_each(|rule| rule.check.follow(places, cluster));
+        self.preferences.iter_mut().for_each(|(_, check)| check.follow(places, cluster));
         self.mark = cluster.mark();
         true
     }
@@ -256,18 +258,19 @@ pub struct Classes {
 }
 
 impl Classes {
-    /// Takes the class of the pod's shape out, up to date. A pod that names its node has one of its own.
-    pub fn take(&mut self, pod: &PodInfo, plugins: &[Enabled], cluster: &Snapshot) -> Class {
+    /// Takes the class of the pod's shape out, up to date; the shape is the reduced one. A pod that names its node has a
+    /// class of its own.
+    pub fn take(&mut self, (pod, shape): (&PodInfo, Arc<Shape>), plugins: &[Enabled], cluster: &Snapshot) -> Class {
         if !pod.node_name.is_empty() {
             return Class::new(pod, plugins, cluster);
         }
         let standing = self.take_standing(Arc::as_ptr(&pod.bare).addr());
-        let far = self.take_far(Arc::as_ptr(&pod.shape).addr());
+        let far = self.take_far(Arc::as_ptr(&shape).addr());
         let standing = standing.and_then(|mut standing| standing.catch_up(cluster).then_some(standing));
         let far = far.and_then(|mut far| far.catch_up(cluster).then_some(far));
         match (far, standing) {
             (Some(far), Some(standing)) => Class { far, standing },
-            (_, standing) => Class::of(pod, plugins, cluster, standing),
+            (_, standing) => Class::of((pod, shape), plugins, cluster, standing),
         }
     }
 

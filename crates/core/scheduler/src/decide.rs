@@ -32,8 +32,9 @@ impl Scheduler {
     /// Takes the class of the pod's shape out, up to date.
     pub(crate) fn class_of(&mut self, pod: &PodInfo, profile: usize) -> Class {
         self.cluster.track(&pod.shape);
+        let shape = self.shapes.reduced(&pod.shape, &self.cluster);
         let Profile { plugins, classes, .. } = &mut self.profiles[profile];
-        classes.take(pod, plugins, &self.cluster)
+        classes.take((pod, shape), plugins, &self.cluster)
     }
 
     fn decide_by(&mut self, class: &mut Class, (pod, profile, attempts): Tried, now: Timestamp) {
@@ -179,7 +180,7 @@ impl Scheduler {
         self.counts.victims.observe(victims.len() as f64);
         let displaced: Vec<_> = self.cluster.nominations.at(&node).iter().filter(lesser).cloned().collect();
         displaced.iter().for_each(|other| self.cluster.nominations.remove(&other.key));
-        self.cluster.nominations.set(pod.clone(), &node);
+        self.cluster.nominate(pod.clone(), &node);
         let rank = self.profiles[profile].rank(&pod);
         self.queue.unschedulable((pod.clone(), rank), attempts, refused.by, now);
         let nominate = Some(node.clone());

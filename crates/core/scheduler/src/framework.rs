@@ -324,6 +324,13 @@ pub trait Wide: Send {
         }
     }
 
+    /// Takes in how the nodes at these places are now, some maybe named more than once.
+    fn follow(&mut self, places: &[u32], cluster: &Snapshot) {
+        for at in places.iter().map(|at| *at as usize) {
+            self.observe(at, &cluster.nodes()[at], cluster);
+        }
+    }
+
     /// Takes in how the node at a place is now.
     fn observe(&mut self, at: usize, node: &NodeInfo, cluster: &Snapshot);
 
@@ -347,6 +354,13 @@ pub trait Score: Send {
     fn observe_all(&mut self, cluster: &Snapshot) {
         for (at, node) in cluster.nodes().iter().enumerate() {
             self.observe(at, node, cluster);
+        }
+    }
+
+    /// Takes in how the nodes at these places are now, some maybe named more than once.
+    fn follow(&mut self, places: &[u32], cluster: &Snapshot) {
+        for at in places.iter().map(|at| *at as usize) {
+            self.observe(at, &cluster.nodes()[at], cluster);
         }
     }
 

@@ -28,6 +28,7 @@ pub mod extender;
 
 mod budgets;
 mod images;
+mod interests;
 mod nominations;
 mod storage;
 mod workloads;

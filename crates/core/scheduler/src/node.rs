@@ -23,7 +23,7 @@ pub struct NodeFacts {
     pub declared_features: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct NodeInfo {
     /// Its own as long as the node is there.
     pub serial: u64,
@@ -34,6 +34,22 @@ pub struct NodeInfo {
     pub pods: Vec<Arc<PodInfo>>,
     /// Those with terms about other pods.
     pub affine: Vec<Arc<PodInfo>>,
+    /// The least of its pods' priorities; the largest number where there are none.
+    pub least_priority: i32,
+}
+
+impl Default for NodeInfo {
+    fn default() -> NodeInfo {
+        NodeInfo {
+            serial: 0,
+            facts: Arc::default(),
+            requested: Resources::default(),
+            assumed: (0, 0),
+            pods: Vec::new(),
+            affine: Vec::new(),
+            least_priority: i32::MAX,
+        }
+    }
 }
 
 impl std::ops::Deref for NodeInfo {
@@ -90,6 +106,7 @@ impl NodeInfo {
         if !pod.terms.is_empty() {
             self.affine.push(pod.clone());
         }
+        self.least_priority = self.least_priority.min(pod.priority);
         self.pods.push(pod);
     }
 
@@ -100,11 +117,40 @@ impl NodeInfo {
         self.assumed.0 -= pod.assumed.cpu_milli;
         self.assumed.1 -= pod.assumed.memory;
         self.affine.retain(|affine| affine.key != *key);
+        if pod.priority == self.least_priority {
+            self.least_priority = self.pods.iter().map(|pod| pod.priority).min().unwrap_or(i32::MAX);
+        }
         Some(pod)
     }
 
     /// Whether a pod on this node holds the port, or one that overlaps it.
     pub fn holds_port(&self, wanted: &HostPort) -> bool {
         self.pods.iter().any(|pod| pod.host_ports.iter().any(|held| held.overlaps(wanted)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::Shapes;
+
+    #[test]
+    fn the_least_priority_is_that_of_the_pods_that_are_there() {
+        let mut shapes = Shapes::default();
+        let mut node = NodeInfo::default();
+        let pods = [("a", 5), ("b", -1), ("c", -1)].map(|(name, priority)| {
+            let text = format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"priority":{priority}}}}}"#);
+            PodInfo::read(text.as_bytes(), &mut shapes).unwrap()
+        });
+        let mut seen = vec![node.least_priority];
+        for pod in &pods {
+            node.add(pod.clone());
+            seen.push(node.least_priority);
+        }
+        for pod in pods.iter().rev() {
+            node.remove(&pod.key);
+            seen.push(node.least_priority);
+        }
+        assert_eq!(seen, [i32::MAX, 5, -1, -1, -1, 5, i32::MAX]);
     }
 }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::resources::{Resources, assumed_use, requests};
 use crate::select::{Labels, NodeSelector, NodeTerm, PodTerms, Spread, Toleration};
+use crate::snapshot::Snapshot;
 use crate::text::{ContainerText, PodText, SpecText};
 use crate::volumes::{Claim, Disk};
 
@@ -112,7 +113,8 @@ impl Shape {
 pub struct Shapes {
     /// With the bare shape of each.
     known: HashMap<Arc<Shape>, Arc<Shape>>,
-    bare: HashSet<Arc<Shape>>,
+    /// Bare ones, and others made from those known.
+    derived: HashSet<Arc<Shape>>,
     /// When as many are known, those that no pod has any more are let go.
     sweep_at: usize,
 }
@@ -125,14 +127,29 @@ impl Shapes {
         }
         if self.known.len() >= self.sweep_at {
             self.known.retain(|shape, _| Arc::strong_count(shape) > 1);
-            self.bare.retain(|bare| Arc::strong_count(bare) > 1);
+            self.derived.retain(|shape| Arc::strong_count(shape) > 1);
             self.sweep_at = (self.known.len() * 2).max(64);
         }
-        let (bare, shape) = (shape.bare(), Arc::new(shape));
-        let bare = self.bare.get(&bare).cloned().unwrap_or_else(|| Arc::new(bare));
-        self.bare.insert(bare.clone());
+        let (bare, shape) = (self.derived(shape.bare()), Arc::new(shape));
         self.known.insert(shape.clone(), bare.clone());
         (shape, bare)
+    }
+
+    /// The shape without what does not matter in the cluster; pods that have it in common are decided about alike.
+    pub fn reduced(&mut self, shape: &Arc<Shape>, cluster: &Snapshot) -> Arc<Shape> {
+        match cluster.reduced(shape) {
+            Some(reduced) => self.derived(reduced),
+            None => shape.clone(),
+        }
+    }
+
+    fn derived(&mut self, shape: Shape) -> Arc<Shape> {
+        if let Some(known) = self.derived.get(&shape) {
+            return known.clone();
+        }
+        let shape = Arc::new(shape);
+        self.derived.insert(shape.clone());
+        shape
     }
 }
 

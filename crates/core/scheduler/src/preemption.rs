@@ -57,6 +57,14 @@ pub struct Candidate {
     pub broken_budgets: usize,
 }
 
+/// Nodes on which no room can be made.
+#[derive(Debug, Default)]
+struct Failures {
+    /// Those without a pod of less importance.
+    without_victims: usize,
+    others: Vec<Status>,
+}
+
 impl Attempt<'_> {
     /// Finds the node where room can be made at the least cost.
     pub fn preempt(&mut self, extent: Extent) -> PostFilter {
@@ -92,17 +100,21 @@ impl Attempt<'_> {
         self.found.rejected.iter().filter(may_help).map(|(at, _)| *at as usize)
     }
 
-    fn candidates(&mut self, potential: &[usize], extent: Extent) -> (Vec<Candidate>, Vec<Status>) {
-        let (mut sparing, mut breaking, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+    fn candidates(&mut self, potential: &[usize], extent: Extent) -> (Vec<Candidate>, Failures) {
+        let (mut sparing, mut breaking, mut failures) = (Vec::new(), Vec::new(), Failures::default());
         let wanted = extent.of(potential.len());
         for index in 0..potential.len() {
             let at = potential[(self.turn + index) % potential.len()];
+            if self.cluster.nodes()[at].least_priority >= self.pod.priority {
+                failures.without_victims += 1;
+                continue;
+            }
             let tried = self.victims(at);
             self.class.pretend(at, &self.cluster.nodes()[at], self.cluster);
             match tried {
                 Ok(candidate) if candidate.broken_budgets == 0 => sparing.push(candidate),
                 Ok(candidate) => breaking.push(candidate),
-                Err(status) => failures.push(status),
+                Err(status) => failures.others.push(status),
             }
             if !sparing.is_empty() && sparing.len() + breaking.len() >= wanted {
                 break;
@@ -117,9 +129,6 @@ impl Attempt<'_> {
         let mut node = self.cluster.nodes()[at].clone();
         let lesser = |other: &&Arc<PodInfo>| other.priority < self.pod.priority;
         let mut potential: Vec<_> = node.pods.iter().filter(lesser).cloned().collect();
-        if potential.is_empty() {
-            return Err(Status::lasting(NO_VICTIMS));
-        }
         for pod in &potential {
             node.remove(&pod.key);
         }
@@ -147,13 +156,14 @@ impl Attempt<'_> {
         crowded.or_else(|| self.class.judge(at, node)).map(|(_, status)| status)
     }
 
-    fn helpless(&self, failures: &[Status]) -> String {
+    fn helpless(&self, failures: &Failures) -> String {
         let nodes = self.cluster.nodes().len();
         let mut reasons = Reasons::default();
-        for reason in failures.iter().flat_map(|status| &status.reasons) {
+        for reason in failures.others.iter().flat_map(|status| &status.reasons) {
             reasons.count(reason.as_ref(), 1);
         }
-        reasons.count(NOT_HELPFUL, nodes - failures.len());
+        reasons.count(NO_VICTIMS, failures.without_victims);
+        reasons.count(NOT_HELPFUL, nodes - failures.others.len() - failures.without_victims);
         reasons.over(nodes)
     }
 }

@@ -335,7 +335,7 @@ impl Scheduler {
         }
         if !pod.nominated.is_empty() {
             let node = pod.nominated.clone();
-            self.cluster.nominations.set(pod, &node);
+            self.cluster.nominate(pod, &node);
         }
     }
 

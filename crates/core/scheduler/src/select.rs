@@ -209,10 +209,9 @@ impl PodTerms {
         }
     }
 
-    /// The keys of all terms, some maybe more than once.
-    pub fn topology_keys(&self) -> impl Iterator<Item = &str> {
+    pub fn all(&self) -> impl Iterator<Item = &PodTerm> {
         let preferred = self.preferred_affinity.iter().chain(&self.preferred_anti_affinity).map(|(_, term)| term);
-        self.affinity.iter().chain(&self.anti_affinity).chain(preferred).map(|term| term.topology_key.as_str())
+        self.affinity.iter().chain(&self.anti_affinity).chain(preferred)
     }
 
     pub fn is_empty(&self) -> bool {

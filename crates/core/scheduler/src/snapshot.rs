@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::budgets::Budgets;
 use crate::images::Images;
+use crate::interests::{Interests, reduced};
 use crate::node::{NodeFacts, NodeInfo};
 use crate::nominations::Nominations;
 use crate::pod::{PodInfo, PodKey, Shape};
@@ -54,6 +55,8 @@ pub struct Snapshot {
     claims_in_use: HashMap<(String, String), usize>,
     pub images: Images,
     topologies: Topologies,
+    /// Labels of pods that terms and constraints name.
+    interests: Interests,
     /// Places of nodes that have pods with terms about others.
     affine: BTreeSet<u32>,
     serials: u64,
@@ -82,15 +85,40 @@ impl Snapshot {
         self.topologies.version
     }
 
-    /// Keeps at hand what pods of this shape are judged by.
+    /// Keeps at hand what pods of this shape are judged by, and what others are judged by on their account.
     pub fn track(&mut self, shape: &Shape) {
-        let keys = shape.terms.topology_keys().chain(shape.spread.iter().map(|spread| spread.topology_key.as_str()));
-        keys.for_each(|key| self.topologies.track(key, &self.nodes));
+        let mut named_anew = false;
+        for term in shape.terms.all() {
+            self.topologies.track(&term.topology_key, &self.nodes);
+            named_anew |= self.interests.add(&term.selector);
+        }
+        for spread in &shape.spread {
+            self.topologies.track(&spread.topology_key, &self.nodes);
+            named_anew |= self.interests.add(&spread.selector);
+        }
+        if named_anew {
+            self.turn_world();
+        }
+    }
+
+    /// The shape as it matters here: without the labels that no selector names. `None` where all are named.
+    pub fn reduced(&self, shape: &Shape) -> Option<Shape> {
+        reduced(shape, |key| self.interests.names(key) || self.workloads.names(key))
+    }
+
+    /// Keeps room on a node for a pod, and on no other.
+    pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.track(&pod.shape);
+        self.nominations.set(pod, node);
     }
 
     /// Places of nodes that have pods with terms about others.
     pub fn affine(&self) -> impl Iterator<Item = usize> {
         self.affine.iter().map(|at| *at as usize)
+    }
+
+    pub fn has_affine(&self) -> bool {
+        !self.affine.is_empty()
     }
 
     pub fn namespace_labels(&self, namespace: &str) -> &[(String, String)] {

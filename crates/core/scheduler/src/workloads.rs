@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use coracle_meta::selector::LabelSelector;
 
+use crate::interests::Interests;
 use crate::pod::Shape;
 use crate::select::label;
 
@@ -13,12 +14,15 @@ pub struct Workloads {
     services: BTreeMap<(String, String), Vec<(String, String)>>,
     /// By kind, namespace and name.
     controllers: BTreeMap<(String, String, String), LabelSelector>,
+    /// Labels that they name, or once named.
+    interests: Interests,
 }
 
 impl Workloads {
     /// An absent or empty selector selects nothing. Tells whether anything changed.
     pub fn set_service(&mut self, namespace: &str, name: &str, selector: Vec<(String, String)>) -> bool {
         let key = (namespace.to_owned(), name.to_owned());
+        self.interests.add(&LabelSelector::from_pairs(selector.iter().cloned()));
         match selector.is_empty() {
             true => self.services.remove(&key).is_some(),
             false => self.services.insert(key, selector.clone()) != Some(selector),
@@ -28,10 +32,18 @@ impl Workloads {
     /// `kind` is that of owner references: `ReplicaSet`, `StatefulSet` or `ReplicationController`.
     pub fn set_controller(&mut self, kind: &str, namespace: &str, name: &str, selector: Option<LabelSelector>) -> bool {
         let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
+        if let Some(selector) = &selector {
+            self.interests.add(selector);
+        }
         match selector {
             Some(selector) => self.controllers.insert(key, selector.clone()) != Some(selector),
             None => self.controllers.remove(&key).is_some(),
         }
+    }
+
+    /// Whether pods of different values of a label may be counted differently.
+    pub fn names(&self, key: &str) -> bool {
+        self.interests.names(key)
     }
 
     /// The labels that pods like this one are counted by; `None` where nothing selects them.

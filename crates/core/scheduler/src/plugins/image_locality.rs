@@ -48,7 +48,7 @@ impl Score for Local {
         self.held = self.shape.images.iter().filter_map(|name| cluster.images.holders(name).cloned()).collect();
     }
 
-    fn observe(&mut self, _at: usize, _node: &NodeInfo, cluster: &Snapshot) {
+    fn follow(&mut self, _places: &[u32], cluster: &Snapshot) {
         if self.version != Some(cluster.images.version) {
             self.observe_all(cluster);
         }

@@ -195,11 +195,19 @@ impl Tallies {
         })
     }
 
+    /// Whether anything is or was there to count, where only pods with terms are counted.
+    fn may_change(&self, cluster: &Snapshot) -> bool {
+        !self.of_node.is_empty() || cluster.has_affine()
+    }
+
     /// Takes a node's shares back, before they are counted anew.
     fn withdraw(&mut self, at: usize, cluster: &Snapshot) {
         if self.version != cluster.domains_version() {
             self.version = cluster.domains_version();
             self.domains = self.keys.iter().map(|key| cluster.domains(key)).collect();
+        }
+        if self.of_node.is_empty() {
+            return;
         }
         for share in self.of_node.remove(&(at as u32)).into_iter().flatten() {
             bump(&mut self.sums[share.sort][share.topology], share.domain, -share.amount);
@@ -311,6 +319,12 @@ impl Wide for Rules {
         }
     }
 
+    fn follow(&mut self, places: &[u32], cluster: &Snapshot) {
+        if self.has_terms() || self.tallies.may_change(cluster) {
+            places.iter().for_each(|at| self.observe(*at as usize, &cluster.nodes()[*at as usize], cluster));
+        }
+    }
+
     fn observe(&mut self, at: usize, node: &NodeInfo, cluster: &Snapshot) {
         self.tallies.withdraw(at, cluster);
         for (placed, count) in runs(&node.affine) {
@@ -372,6 +386,12 @@ impl Score for Liking {
         match self.prefers {
             true => (0..cluster.nodes().len()).for_each(|at| self.observe(at, &cluster.nodes()[at], cluster)),
             false => cluster.affine().for_each(|at| self.observe(at, &cluster.nodes()[at], cluster)),
+        }
+    }
+
+    fn follow(&mut self, places: &[u32], cluster: &Snapshot) {
+        if self.prefers || self.tallies.may_change(cluster) {
+            places.iter().for_each(|at| self.observe(*at as usize, &cluster.nodes()[*at as usize], cluster));
         }
     }
 

@@ -1,6 +1,7 @@
 //! A node takes a pod only if what is left covers its requests; among those that can, a strategy over the shares in
 //! use tells the best: the emptiest (the default), the fullest, or by a curve of one's own.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -214,18 +215,19 @@ impl Filter for Fit {
         if node.pods.len() as i64 + 1 > node.pods_max {
             status.reasons.push("Too many pods".into());
         }
-        let mut need = |name: &str, asked: i64, used: i64, whole: i64| {
+        let mut need = |asked: i64, used: i64, whole: i64, reason: &dyn Fn() -> Cow<'static, str>| {
             if asked > 0 && asked > whole - used {
-                status.reasons.push(format!("Insufficient {name}").into());
+                status.reasons.push(reason());
                 // A node too small when empty stays too small whoever is removed.
                 status.resolvable &= asked <= whole;
             }
         };
-        need("cpu", asked.cpu_milli, used.cpu_milli, whole.cpu_milli);
-        need("memory", asked.memory, used.memory, whole.memory);
-        need("ephemeral-storage", asked.ephemeral_storage, used.ephemeral_storage, whole.ephemeral_storage);
+        need(asked.cpu_milli, used.cpu_milli, whole.cpu_milli, &|| "Insufficient cpu".into());
+        need(asked.memory, used.memory, whole.memory, &|| "Insufficient memory".into());
+        let storage = (asked.ephemeral_storage, used.ephemeral_storage, whole.ephemeral_storage);
+        need(storage.0, storage.1, storage.2, &|| "Insufficient ephemeral-storage".into());
         for (name, amount) in asked.others.iter().filter(|(name, _)| !self.ignores(name)) {
-            need(name, *amount, used.amount(name), whole.amount(name));
+            need(*amount, used.amount(name), whole.amount(name), &|| format!("Insufficient {name}").into());
         }
         (!status.reasons.is_empty()).then_some(status)
     }

@@ -85,6 +85,7 @@ impl World {
         extra["metadata"]["labels"] =
             json!({"app": format!("a{}", self.dice.roll(2)), "x": self.dice.roll(2).to_string()});
         let name = format!("p{}", self.made);
+        extra["metadata"]["labels"]["own"] = json!(name);
         self.read(pod(&name, extra))
     }
 
@@ -126,7 +127,7 @@ impl World {
                 let (pod, at) = (self.any_pod(), any_place(&mut self.dice));
                 let node = self.cluster.nodes()[at].name.clone();
                 self.promised.push(pod.key.clone());
-                self.cluster.nominations.set(pod, &node);
+                self.cluster.nominate(pod, &node);
             }
             10..=11 if !self.promised.is_empty() => {
                 let key = self.promised.swap_remove(self.dice.roll(self.promised.len() as u64) as usize);
@@ -174,7 +175,8 @@ fn follow(seed: u64, nodes: u64, percent: u32, steps: u32) -> usize {
         world.cluster.track(&pod.shape);
         let order = world.cluster.order();
         let search = Search { percent, start: world.dice.roll(order.len() as u64) as usize, turn: step as usize };
-        let mut class = classes.take(&pod, &profile.plugins, &world.cluster);
+        let shape = world.shapes.reduced(&pod.shape, &world.cluster);
+        let mut class = classes.take((&pod, shape), &profile.plugins, &world.cluster);
         assert!(class.rejection().is_none() && class.among().is_none());
         let kept = outcome(&pod, &mut class, &world.cluster, &order, search);
         let anew = decide(&pod, &profile.plugins, &world.cluster, &order, search);

@@ -146,7 +146,7 @@ fn scores(pod: &PodInfo, plugins: &[Enabled], cluster: &Snapshot, feasible: &[u3
     for enabled in plugins.iter().filter(|enabled| enabled.at(Point::Score)) {
         assert!(by_name(enabled.plugin.name()).is_some());
         let Some(mut check) = enabled.plugin.pre_score(pod, cluster) else { continue };
-        cluster.nodes().iter().enumerate().for_each(|(at, node)| check.observe(at, node, cluster));
+        check.observe_all(cluster);
         check.begin(feasible);
         let score = |at: &u32| check.score(*at as usize, &cluster.nodes()[*at as usize]);
         let mut scores: Vec<i64> = feasible.iter().map(score).collect();

@@ -140,10 +140,9 @@ impl Scheduler {
     /// Says why no node will do, after trying to make room.
     pub(crate) fn refuse(&mut self, class: &mut Class, found: &Found, (pod, profile, attempts): Tried, now: Timestamp) {
         let mut refused = Refused::of(class, found, self.cluster.nodes().len());
-        let cluster = &self.cluster;
+        let (cluster, turn) = (&self.cluster, self.turn);
         let choice = if self.consults_on_room(&pod) { Choice::All } else { Choice::Best };
-        let mut attempt = Attempt { pod: &pod, cluster, class, found, turn: self.turn, choice };
-        let after = self.profiles[profile].at(Point::PostFilter).find_map(|plugin| plugin.post_filter(&mut attempt));
+        let after = self.profiles[profile].post_filter(&mut Attempt { pod: &pod, cluster, class, found, turn, choice });
         self.counts.preemptions += u64::from(after.is_some());
         match after {
             Some(PostFilter::Made { node, victims }) => {
@@ -163,6 +162,10 @@ impl Scheduler {
                     });
                 }
                 self.fail((pod, profile, attempts), refused, Some(nomination), now);
+            }
+            Some(PostFilter::Stuck { message }) => {
+                refused.message = format!("{} {message}", refused.message);
+                self.fail((pod, profile, attempts), refused, Some(Nomination::Keep), now);
             }
             None => self.fail((pod, profile, attempts), refused, Some(Nomination::Clear), now),
         }

@@ -196,11 +196,14 @@ pub enum PostFilter {
     Made { node: String, victims: Vec<Arc<PodInfo>> },
     /// The same, for each node where it is possible.
     Candidates(Vec<Candidate>),
-    /// Nothing helps, in the words of the message. Whether the pod keeps its nominated node.
+    /// The plugin cannot help, in the words of the message. Whether the pod keeps its nominated node.
     Helpless { message: String, nomination: Nomination },
+    /// Nothing more is tried.
+    Stuck { message: String },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whoever wants it cleared is heeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Nomination {
     Keep,
     Clear,

@@ -101,8 +101,8 @@ impl NodeFacts {
 impl NodeInfo {
     pub fn add(&mut self, pod: Arc<PodInfo>) {
         self.requested.add(&pod.requests);
-        self.assumed.0 += pod.assumed.cpu_milli;
-        self.assumed.1 += pod.assumed.memory;
+        self.assumed.0 += pod.assumed.0;
+        self.assumed.1 += pod.assumed.1;
         if !pod.terms.is_empty() {
             self.affine.push(pod.clone());
         }
@@ -114,8 +114,8 @@ impl NodeInfo {
         let index = self.pods.iter().position(|pod| pod.key == *key)?;
         let pod = self.pods.swap_remove(index);
         self.requested.subtract(&pod.requests);
-        self.assumed.0 -= pod.assumed.cpu_milli;
-        self.assumed.1 -= pod.assumed.memory;
+        self.assumed.0 -= pod.assumed.0;
+        self.assumed.1 -= pod.assumed.1;
         self.affine.retain(|affine| affine.key != *key);
         if pod.priority == self.least_priority {
             self.least_priority = self.pods.iter().map(|pod| pod.priority).min().unwrap_or(i32::MAX);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::resources::{Resources, assumed_use, requests};
+use crate::resources::{Resources, assumed_ask, assumed_use, requests};
 use crate::select::{Labels, NodeSelector, NodeTerm, PodTerms, Spread, Toleration};
 use crate::snapshot::Snapshot;
 use crate::text::{ContainerText, PodText, SpecText};
@@ -28,7 +28,9 @@ pub struct Shape {
     pub priority: i32,
     pub never_preempts: bool,
     pub requests: Resources,
-    pub assumed: Resources,
+    /// CPU and memory: what it is taken to use once placed, and what nodes are scored by while it waits.
+    pub assumed: (i64, i64),
+    pub assumed_ask: (i64, i64),
     pub host_ports: Vec<HostPort>,
     pub tolerations: Vec<Toleration>,
     pub node_selector: Labels,
@@ -203,7 +205,8 @@ fn shape(text: &PodText) -> Shape {
         priority: spec.priority,
         never_preempts: spec.preemption_policy == "Never",
         requests: requests(spec, &text.status),
-        assumed: assumed_use(spec),
+        assumed: assumed_use(spec, &text.status),
+        assumed_ask: assumed_ask(spec),
         host_ports: host_ports(spec),
         tolerations: spec.tolerations.clone(),
         node_selector: spec.node_selector.clone().into_iter().collect(),

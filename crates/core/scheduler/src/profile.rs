@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use crate::class::Classes;
 use crate::extender::EXTENDER;
-use crate::framework::{Change, Kind, Plugin, Point};
+use crate::framework::{Change, Kind, Nomination, Plugin, Point, PostFilter};
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
+use crate::preemption::Attempt;
 use crate::queue::Rejectors;
 
 /// A plugin as a profile uses it.
@@ -59,6 +60,22 @@ impl Profile {
     /// The greater goes first.
     pub fn rank(&self, pod: &PodInfo) -> i64 {
         self.at(Point::QueueSort).map(|plugin| plugin.queue_rank(pod)).next().unwrap_or(0)
+    }
+
+    /// What the plugins do for a pod that no node can take: the first to make room ends it, else all have their word.
+    pub fn post_filter(&self, attempt: &mut Attempt<'_>) -> Option<PostFilter> {
+        let (mut words, mut nomination) = (Vec::new(), Nomination::Keep);
+        for plugin in self.at(Point::PostFilter) {
+            match plugin.post_filter(attempt) {
+                None => (),
+                Some(PostFilter::Helpless { message, nomination: wanted }) => {
+                    words.push(message);
+                    nomination = nomination.max(wanted);
+                }
+                last => return last,
+            }
+        }
+        (!words.is_empty()).then(|| PostFilter::Helpless { message: words.join(", "), nomination })
     }
 
     /// Whether any of those who rejected a pod wants to hear of such changes. What nobody rejected, anything may help.

@@ -10,6 +10,7 @@ use crate::text::{ContainerStatusText, ContainerText, SpecText, StatusText};
 /// What a container that asks for nothing is taken to use when nodes are scored.
 const CPU_MILLI_ASSUMED: i64 = 100;
 const MEMORY_ASSUMED: i64 = 200 << 20;
+const HUGE_PAGES: &str = "hugepages-";
 
 pub type ResourceList = BTreeMap<String, Text>;
 
@@ -124,7 +125,7 @@ impl Resources {
 /// Whether the scheduler counts a resource beside CPU, memory and ephemeral storage: extended resources, huge pages,
 /// prefixed native ones and limits of attachable volumes.
 pub fn is_scalar(name: &str) -> bool {
-    name.starts_with("hugepages-")
+    name.starts_with(HUGE_PAGES)
         || name.starts_with("attachable-volumes-")
         || name.contains("kubernetes.io/")
         || is_extended(name)
@@ -138,40 +139,82 @@ pub fn is_extended(name: &str) -> bool {
 /// What a pod asks for: its containers and sidecars together, or its hungriest moment of initialisation if that is
 /// more, and its overhead. A pod that was resized holds the most of what it asks, was granted and uses.
 pub fn requests(spec: &SpecText, status: &StatusText) -> Resources {
-    total(spec, |container, sidecar_or_main| {
-        let asked = Resources::from_list(&container.resources.requests);
-        let found = status.statuses().find(|status| status.name == container.name);
-        match found.filter(|_| sidecar_or_main) {
-            Some(ContainerStatusText { resources: Some(used), allocated_resources, .. }) => {
-                let mut effective = Resources::from_list(&used.requests);
-                effective.raise_to(&Resources::from_list(allocated_resources));
-                if !status.is_resize_infeasible() {
-                    effective.raise_to(&asked);
-                }
-                effective
-            }
-            _ => asked,
-        }
-    })
+    whole(spec, status, in_containers(spec, |container, stays| effective(container, status, stays).sum))
 }
 
-/// As `requests`, but with an assumed use for each container that asks for no CPU or memory: for scores alone.
-pub fn assumed_use(spec: &SpecText) -> Resources {
-    total(spec, |container, _| {
-        let requests = &container.resources.requests;
-        let mut asked = Resources::from_list(requests);
-        if !requests.contains_key("cpu") {
-            asked.cpu_milli = CPU_MILLI_ASSUMED;
+/// CPU and memory that a placed pod is taken to use, for scores alone: as `requests`, but with an assumed use for each
+/// container that asks for no CPU or memory. Where the pod asks as a whole, that is assumed only of what nothing in the
+/// pod asks for.
+pub fn assumed_use(spec: &SpecText, status: &StatusText) -> (i64, i64) {
+    let by_level = asks_as_a_whole(spec);
+    let missing = |name: &str| !by_level || !names(spec).any(|named| named == name);
+    let assumed = (missing("cpu"), missing("memory"));
+    let running = in_containers(spec, |container, stays| effective(container, status, stays).or_assumed(assumed));
+    let whole = whole(spec, status, running);
+    (whole.cpu_milli, whole.memory)
+}
+
+/// CPU and memory by which nodes are scored for a pod that waits. Kube-scheduler leaves out here what the pod asks for as
+/// a whole.
+pub fn assumed_ask(spec: &SpecText) -> (i64, i64) {
+    let asked = |container: &ContainerText, _| Asked::new(&container.resources.requests).or_assumed((true, true));
+    let mut running = in_containers(spec, asked);
+    running.add(&Resources::from_list(&spec.overhead));
+    (running.cpu_milli, running.memory)
+}
+
+/// What a container asks for, and whether it names CPU and memory at all.
+struct Asked {
+    sum: Resources,
+    names: (bool, bool),
+}
+
+impl Asked {
+    fn new(list: &ResourceList) -> Asked {
+        let names = (list.contains_key("cpu"), list.contains_key("memory"));
+        Asked { sum: Resources::from_list(list), names }
+    }
+
+    fn raise_to(&mut self, other: Asked) {
+        self.sum.raise_to(&other.sum);
+        self.names = (self.names.0 || other.names.0, self.names.1 || other.names.1);
+    }
+
+    /// With an assumed use of what it does not name, where that is wanted for CPU and memory.
+    fn or_assumed(mut self, wanted: (bool, bool)) -> Resources {
+        if wanted.0 && !self.names.0 {
+            self.sum.cpu_milli = CPU_MILLI_ASSUMED;
         }
-        if !requests.contains_key("memory") {
-            asked.memory = MEMORY_ASSUMED;
+        if wanted.1 && !self.names.1 {
+            self.sum.memory = MEMORY_ASSUMED;
         }
-        asked
-    })
+        self.sum
+    }
+}
+
+/// What a container holds, by its status where it runs as long as the pod does.
+fn effective(container: &ContainerText, status: &StatusText, stays: bool) -> Asked {
+    let asked = &container.resources.requests;
+    match status.statuses().find(|status| status.name == container.name).filter(|_| stays) {
+        Some(ContainerStatusText { resources: Some(used), allocated_resources, .. }) => {
+            most(asked, (&used.requests, allocated_resources), status)
+        }
+        _ => Asked::new(asked),
+    }
+}
+
+/// The most of what is used and granted, and of what is asked unless the node cannot give it.
+fn most(asked: &ResourceList, (used, granted): (&ResourceList, &ResourceList), status: &StatusText) -> Asked {
+    let mut most = Asked::new(used);
+    most.raise_to(Asked::new(granted));
+    if !status.is_resize_infeasible() {
+        most.raise_to(Asked::new(asked));
+    }
+    most
 }
 
 /// `of` is told whether the container runs as long as the pod does.
-fn total(spec: &SpecText, of: impl Fn(&ContainerText, bool) -> Resources) -> Resources {
+fn in_containers(spec: &SpecText, of: impl Fn(&ContainerText, bool) -> Resources) -> Resources {
     let mut running = Resources::default();
     for container in &spec.containers {
         running.add(&of(container, true));
@@ -191,21 +234,40 @@ fn total(spec: &SpecText, of: impl Fn(&ContainerText, bool) -> Resources) -> Res
         highest.raise_to(&moment);
     }
     running.raise_to(&highest);
-    set_pod_level(&mut running, &spec.resources.requests);
+    running
+}
+
+/// With what the pod asks for as a whole in place of the sum, and its overhead.
+fn whole(spec: &SpecText, status: &StatusText, mut running: Resources) -> Resources {
+    let asked = &spec.resources.requests;
+    let level = match &status.resources {
+        Some(used) => most(asked, (&used.requests, &status.allocated_resources), status).sum,
+        None => Resources::from_list(asked),
+    };
+    if asked.contains_key("cpu") {
+        running.cpu_milli = level.cpu_milli;
+    }
+    if asked.contains_key("memory") {
+        running.memory = level.memory;
+    }
+    running
+        .others
+        .extend(level.others.into_iter().filter(|(name, _)| name.starts_with(HUGE_PAGES) && asked.contains_key(name)));
     running.add(&Resources::from_list(&spec.overhead));
     running
 }
 
-/// Requests of the pod as a whole stand in place of the sum; only CPU, memory and huge pages can be asked so.
-fn set_pod_level(running: &mut Resources, list: &ResourceList) {
-    let level = Resources::from_list(list);
-    if list.contains_key("cpu") {
-        running.cpu_milli = level.cpu_milli;
-    }
-    if list.contains_key("memory") {
-        running.memory = level.memory;
-    }
-    running.others.extend(level.others.into_iter().filter(|(name, _)| name.starts_with("hugepages-")));
+/// Only CPU, memory and huge pages can be asked for as a whole.
+fn asks_as_a_whole(spec: &SpecText) -> bool {
+    let counts = |name: &String| name == "cpu" || name == "memory" || name.starts_with(HUGE_PAGES);
+    spec.resources.requests.keys().any(counts)
+}
+
+/// The resources that anything in the pod asks for.
+fn names(spec: &SpecText) -> impl Iterator<Item = &str> {
+    let containers = spec.containers.iter().chain(&spec.init_containers);
+    let lists = containers.map(|container| &container.resources.requests);
+    lists.chain([&spec.resources.requests, &spec.overhead]).flat_map(|list| list.keys().map(String::as_str))
 }
 
 #[cfg(test)]
@@ -259,8 +321,30 @@ mod tests {
     #[test]
     fn what_asks_for_nothing_is_assumed_to_use_something() {
         let spec = r#"{"containers":[{"name":"a"},{"name":"b","resources":{"requests":{"memory":"0"}}}]}"#;
-        let assumed = assumed_use(&serde_json::from_str(spec).unwrap());
-        assert_eq!((assumed.cpu_milli, assumed.memory), (200, 200 << 20));
+        let text = serde_json::from_str(spec).unwrap();
+        assert_eq!(assumed_use(&text, &StatusText::default()), (200, 200 << 20));
+        assert_eq!(assumed_ask(&text), (200, 200 << 20));
         assert_eq!(asked(spec), Resources::default());
+    }
+
+    #[test]
+    fn what_a_pod_asks_as_a_whole_counts_once_it_is_placed() {
+        let spec = r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"1"}}},{"name":"b"}],
+            "resources":{"requests":{"cpu":"3"}}}"#;
+        let text: SpecText = serde_json::from_str(spec).unwrap();
+        assert_eq!(assumed_use(&text, &StatusText::default()), (3000, 400 << 20));
+        assert_eq!(assumed_ask(&text), (1100, 400 << 20), "kube-scheduler scores by the containers alone");
+        let spec = r#"{"containers":[{"name":"a","resources":{"requests":{"memory":"1Mi"}}},{"name":"b"}],
+            "resources":{"requests":{"cpu":"3"}}}"#;
+        let text: SpecText = serde_json::from_str(spec).unwrap();
+        assert_eq!(assumed_use(&text, &StatusText::default()), (3000, 1 << 20), "nothing is assumed beside a request");
+    }
+
+    #[test]
+    fn a_resize_of_the_whole_holds_the_larger_amount() {
+        let spec: SpecText =
+            serde_json::from_str(r#"{"containers":[{"name":"a"}],"resources":{"requests":{"cpu":"1"}}}"#).unwrap();
+        let status = r#"{"resources":{"requests":{"cpu":"500m"}},"allocatedResources":{"cpu":"1500m"}}"#;
+        assert_eq!(requests(&spec, &serde_json::from_str(status).unwrap()).cpu_milli, 1500);
     }
 }

@@ -162,6 +162,10 @@ pub struct StatusText {
     pub container_statuses: Vec<ContainerStatusText>,
     #[serde(deserialize_with = "nullable")]
     pub init_container_statuses: Vec<ContainerStatusText>,
+    /// Of the pod as a whole.
+    pub resources: Option<RequestsText>,
+    #[serde(deserialize_with = "nullable")]
+    pub allocated_resources: ResourceList,
 }
 
 impl StatusText {

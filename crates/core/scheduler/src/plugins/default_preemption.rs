@@ -58,7 +58,7 @@ impl Plugin for DefaultPreemption {
             PostFilter::Helpless { message, nomination } => {
                 PostFilter::Helpless { message: format!("preemption: {message}"), nomination }
             }
-            made => made,
+            other => other,
         })
     }
 }

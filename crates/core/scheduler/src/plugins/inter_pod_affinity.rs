@@ -140,8 +140,12 @@ impl Incoming {
     }
 }
 
+/// Whether a term of the pod to be scheduled is about another. Kube-scheduler 1.36 asks the namespace selector of such a
+/// term twice: about the namespace's labels, and about none. What it excludes by label it therefore takes in after all.
 fn about(term: &PodTerm, placed: &PodInfo, cluster: &Snapshot) -> bool {
-    term.matches(&placed.labels, &placed.shape.namespace, cluster.namespace_labels(&placed.shape.namespace))
+    let namespace = &placed.shape.namespace;
+    term.matches(&placed.labels, namespace, cluster.namespace_labels(namespace))
+        || term.matches(&placed.labels, namespace, &[])
 }
 
 /// Neighbours are often of one shape; each such run of pods, with its length.
@@ -273,7 +277,7 @@ impl Rules {
         let mut topology = |term: &PodTerm| tallies.topology(&term.topology_key, cluster);
         let with = pod.terms.affinity.iter().map(&mut topology).collect();
         let apart = pod.terms.anti_affinity.iter().map(&mut topology).collect();
-        let matches_itself = pod.terms.affinity.iter().all(|term| incoming.matches(term));
+        let matches_itself = pod.terms.affinity.iter().all(|term| about(term, pod, cluster));
         Rules { incoming, tallies, with, apart, matches_itself }
     }
 

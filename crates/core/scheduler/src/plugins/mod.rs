@@ -3,6 +3,7 @@
 
 mod default_binder;
 mod default_preemption;
+mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -42,7 +43,7 @@ const fn entry(name: &'static str, weight: i64, make: Make) -> Entry {
     Entry { name, weight, make }
 }
 
-pub static PLUGINS: [Entry; 19] = [
+pub static PLUGINS: [Entry; 20] = [
     entry("SchedulingGates", 0, |args| plain(args, scheduling_gates::SchedulingGates)),
     entry("PrioritySort", 0, |args| plain(args, priority_sort::PrioritySort)),
     entry("NodeUnschedulable", 0, |args| plain(args, node_unschedulable::NodeUnschedulable)),
@@ -57,6 +58,7 @@ pub static PLUGINS: [Entry; 19] = [
     entry("VolumeZone", 0, |args| plain(args, volume_zone::VolumeZone)),
     entry("PodTopologySpread", 2, pod_topology_spread::PodTopologySpread::make),
     entry("InterPodAffinity", 2, inter_pod_affinity::InterPodAffinity::make),
+    entry("DynamicResources", 2, dynamic_resources::DynamicResources::make),
     entry("DefaultPreemption", 0, default_preemption::DefaultPreemption::make),
     entry(
         "NodeResourcesBalancedAllocation",

@@ -244,7 +244,8 @@ impl Shares {
         let asked = strategy.resources.iter().filter_map(|resource| {
             let which = Which::new(&resource.name);
             let asked = match which {
-                Which::Cpu | Which::Memory => shape.assumed.of(&which),
+                Which::Cpu => shape.assumed_ask.0,
+                Which::Memory => shape.assumed_ask.1,
                 _ => shape.requests.of(&which),
             };
             (asked != 0 || !is_scalar(&resource.name)).then_some((which, asked, resource.weight))

@@ -4,8 +4,10 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, node, on, pod, sized};
 
-const NOT_HELPFUL: &str = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
-const NO_VICTIMS: &str = "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+const NOT_HELPFUL: &str =
+    "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+const NO_VICTIMS: &str =
+    "no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
 
 /// On one node with these extras and pods, the pod is refused for this reason, with this word on preemption.
 fn refused(extra: Value, placed: &[Value], wanted: Value, (reason, preemption): (&str, &str)) {
@@ -107,8 +109,8 @@ fn all_reasons_of_the_first_plugin_are_counted_over_all_nodes() {
     assert_eq!(
         cluster.schedule(wanted).unwrap_err(),
         "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu, 2 Insufficient \
-         example.com/gpu, 2 Insufficient memory. preemption: 0/3 nodes are available: 3 Preemption is not helpful for \
-         scheduling."
+         example.com/gpu, 2 Insufficient memory. no new claims to deallocate, preemption: 0/3 nodes are available: \
+         3 Preemption is not helpful for scheduling."
     );
 }
 
@@ -135,7 +137,19 @@ fn a_pod_that_names_nodes_is_judged_on_them_alone() {
     assert_eq!(
         nodes().schedule(named("In", json!(["b"]))).unwrap_err(),
         "0/2 nodes are available: 1 node(s) didn't satisfy plugin(s) [NodeAffinity], 1 node(s) were unschedulable. \
-         preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+         no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+    );
+}
+
+#[test]
+fn where_every_node_is_refused_at_once_no_room_is_made() {
+    let field = |node: &str| json!({"key": "metadata.name", "operator": "In", "values": [node]});
+    let terms = json!({"nodeSelectorTerms": [{"matchFields": [field("a"), field("b")]}]});
+    let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}});
+    let mut cluster = Cluster::of_nodes([node("a", json!({})), node("b", json!({}))]);
+    assert_eq!(
+        cluster.schedule(pod("p", json!({"spec": {"affinity": affinity}}))).unwrap_err(),
+        "0/2 nodes are available: pod affinity terms conflict. not found"
     );
 }
 
@@ -174,6 +188,26 @@ fn terms_may_choose_namespaces_by_label() {
 }
 
 #[test]
+fn a_negative_namespace_selector_of_the_pod_itself_excludes_no_namespace() {
+    let selector = json!({"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["x"]}]});
+    let term = json!([{"labelSelector": {"matchLabels": {"app": "a"}}, "topologyKey": "zone",
+        "namespaceSelector": selector}]);
+    for (side, chosen) in [("podAffinity", "b"), ("podAntiAffinity", "a")] {
+        let mut cluster = Cluster::of_nodes([node("a", json!({})), node("b", json!({}))]);
+        cluster.set("namespaces", json!({"metadata": {"name": "other", "labels": {"team": "x"}}}));
+        cluster.set("pods", pod("there", json!({"metadata": {"namespace": "other"}, "spec": {"nodeName": "b"}})));
+        let affinity = json!({side: {"requiredDuringSchedulingIgnoredDuringExecution": term}});
+        assert_eq!(cluster.schedule(pod("p", json!({"spec": {"affinity": affinity}}))), Ok(chosen.into()), "{side}");
+    }
+    let mut cluster = Cluster::of_nodes([node("a", json!({})), node("b", json!({}))]);
+    cluster.set("namespaces", json!({"metadata": {"name": "n", "labels": {"team": "x"}}}));
+    let apart = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}});
+    cluster.set("pods", pod("there", json!({"spec": {"nodeName": "b", "affinity": apart}})));
+    let wanted = pod("p", json!({"spec": {"nodeSelector": {"zone": "b"}}}));
+    assert_eq!(cluster.schedule(wanted), Ok("b".into()), "a placed pod's selector does exclude");
+}
+
+#[test]
 fn spreading_bounds_the_skew() {
     let spread = |name: &str, extra: Value| {
         let mut constraint = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
@@ -190,8 +224,8 @@ fn spreading_bounds_the_skew() {
     assert_eq!(
         cluster.schedule(spread("two", json!({}))).unwrap_err(),
         "0/3 nodes are available: 1 node(s) didn't match pod topology spread constraints, 1 node(s) didn't match pod \
-         topology spread constraints (missing required label), 1 node(s) were unschedulable. preemption: 0/3 nodes \
-         are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
+         topology spread constraints (missing required label), 1 node(s) were unschedulable. no new claims to \
+         deallocate, preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
     );
     assert_eq!(cluster.schedule(spread("three", json!({"maxSkew": 2}))), Ok("a".into()));
     assert!(cluster.schedule(spread("four", json!({"maxSkew": 3, "minDomains": 5}))).is_ok());

@@ -72,7 +72,10 @@ fn what_does_not_help_is_not_done() {
         cluster.set("pods", ranked("low", 1000, 0, on("a")));
         cluster.set("pods", ranked("lasting", 300, 1000, on("a")));
         let message = cluster.schedule(wanted).unwrap_err();
-        assert_eq!(message, format!("0/1 nodes are available: 1 Insufficient cpu. {tail}"));
+        assert_eq!(
+            message,
+            format!("0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, {tail}")
+        );
         assert!(cluster.run().is_empty());
     }
 }
@@ -110,8 +113,8 @@ fn a_pod_waits_for_victims_that_are_leaving() {
     let nominated = ranked("high", 1500, 10, json!({"status": {"nominatedNodeName": "a"}}));
     assert_eq!(
         cluster.schedule(nominated).unwrap_err(),
-        "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to a terminating pod on the \
-         nominated node."
+        "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: not eligible due \
+         to a terminating pod on the nominated node."
     );
 }
 

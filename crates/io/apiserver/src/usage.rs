@@ -10,10 +10,11 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_meta::{Object, Resource, Status};
 use coracle_reconcile::View;
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 
 use crate::answer::Response;
 use crate::call::{Call, Served};
@@ -26,7 +27,9 @@ pub use sampler::Sampler;
 static NODES: Resource = Resource::new("", "nodes");
 static PODS: Resource = Resource::new("", "pods");
 /// Nodes that are read at once for one question.
-const AT_ONCE_MAX: usize = 32;
+const AT_ONCE_MAX: usize = 256;
+/// What was not read by then is left out, however many nodes do not answer.
+const QUESTION_MAX: Duration = Duration::from_secs(15);
 
 /// What is told of one object, and of which: its containers by name, or itself under the empty name.
 struct Told {
@@ -73,7 +76,15 @@ async fn nodes(server: &Arc<Server>, objects: Vec<Arc<Object>>) -> Vec<Told> {
         let used = pair.node()?;
         Some(Told { object, used: vec![(String::new(), used)] })
     });
-    read.buffered(AT_ONCE_MAX).filter_map(std::future::ready).collect().await
+    let mut told: Vec<Told> = in_time(read).await;
+    told.sort_by(|a, b| a.object.meta.name.cmp(&b.object.meta.name));
+    told
+}
+
+/// What comes of these readings, in any order, as far as it comes in time.
+async fn in_time<T, C: Default + Extend<T>>(read: impl Stream<Item = impl Future<Output = Option<T>>>) -> C {
+    let read = read.buffer_unordered(AT_ONCE_MAX).take_until(tokio::time::sleep(QUESTION_MAX));
+    read.filter_map(std::future::ready).collect().await
 }
 
 /// Only the nodes that these pods are on are asked.
@@ -84,7 +95,7 @@ async fn pods(server: &Arc<Server>, objects: Vec<Arc<Object>>) -> Vec<Told> {
     names.sort_unstable();
     names.dedup();
     let read = stream::iter(names).map(|name| async move { readings(server, &name).await.map(|pair| (name, pair)) });
-    let read: BTreeMap<String, Arc<Pair>> = read.buffered(AT_ONCE_MAX).filter_map(std::future::ready).collect().await;
+    let read: BTreeMap<String, Arc<Pair>> = in_time(read).await;
     let told = placed.into_iter().filter_map(|(object, node)| {
         let used = read.get(&node)?.pod(&object.meta.namespace, &object.meta.name)?;
         Some(Told { object, used })
@@ -93,6 +104,9 @@ async fn pods(server: &Arc<Server>, objects: Vec<Arc<Object>>) -> Vec<Told> {
 }
 
 async fn readings(server: &Arc<Server>, node: &str) -> Option<Arc<Pair>> {
+    if !scrape::can_answer(server, node) {
+        return None;
+    }
     server.usage.readings(&server.scope, node, || scrape::read(server, node)).await
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coracle_meta::Status;
+use coracle_meta::{Resource, Status};
+use coracle_reconcile::View;
 use http::header::HOST;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use super::points::Reading;
 use super::text;
 use crate::server::Server;
+use crate::store::tree;
 use crate::tunnel::{Place, kubelet};
 
 /// Longer than a kubelet takes, shorter than who asks is willing to wait.
@@ -28,6 +30,14 @@ pub async fn read(server: &Arc<Server>, node: &str) -> Result<Reading, Status> {
     let page = String::from_utf8_lossy(&page);
     let now = server.clock.now().as_millisecond();
     text::read(&page, now).ok_or_else(|| Status::internal("the kubelet tells nothing of its node"))
+}
+
+/// Whether a node has a kubelet that can be asked: one that is only simulated tells no port.
+pub fn can_answer(server: &Server, node: &str) -> bool {
+    let found = server.view.get(&Resource::new("", "nodes"), "", node);
+    let value = found.and_then(|node| tree(&node).ok());
+    let port = value.and_then(|node| node.int_at(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]));
+    port.is_some_and(|port| port > 0)
 }
 
 async fn fetch(server: &Arc<Server>, place: &Place) -> Result<Bytes, Status> {

@@ -6,6 +6,8 @@ pub mod idle;
 
 pub mod pods;
 
-pub mod requests;
-
 pub mod scheduling;
+
+pub mod workloads;
+
+pub mod requests;

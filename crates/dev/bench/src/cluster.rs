@@ -20,10 +20,42 @@ pub enum Cores {
     OneEach,
 }
 
+impl Cores {
+    /// A program to be run on the server's core, or on any.
+    pub fn command(self, program: &Path) -> Command {
+        self.on(SERVER_CORE, program)
+    }
+
+    /// A program to be run on the client's core, or on any.
+    pub fn client_command(self, program: &Path) -> Command {
+        self.on(CLIENT_CORE, program)
+    }
+
+    fn on(self, core: &str, program: &Path) -> Command {
+        match self {
+            Cores::Any => Command::new(program),
+            Cores::OneEach => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", core]).arg(program);
+                command
+            }
+        }
+    }
+}
+
+/// What of a cluster runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Parts {
+    All,
+    /// The API server on the same data: nobody schedules.
+    ApiServer,
+}
+
 pub struct Cluster {
     binary: PathBuf,
     folder: PathBuf,
     port: u16,
+    cores: Cores,
     process: Child,
     pub began: Instant,
 }
@@ -34,26 +66,30 @@ impl Cluster {
         let port = free_port()?;
         let folder = std::env::temp_dir().join(format!("coracle-bench-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-        let log = std::fs::File::create(folder.join("log")).context("making the log")?;
-        let mut command = match cores {
-            Cores::Any => Command::new(binary),
-            Cores::OneEach => Command::new("taskset"),
-        };
-        if cores == Cores::OneEach {
-            command.args(["-c", SERVER_CORE]).arg(binary);
-        }
-        command.args(["up", "--node-name", NODE, "--port", &port.to_string()]);
-        command.args(["--name", &format!("b{port}")]).arg("--data-dir").arg(folder.join("data"));
-        command.arg("--kubeconfig").arg(folder.join("kubeconfig"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let began = Instant::now();
-        let process = command.spawn().with_context(|| format!("starting {}", binary.display()))?;
-        Ok(Cluster { binary: binary.into(), folder, port, process, began })
+        let process = spawn(binary, &folder, port, (cores, Parts::All))?;
+        Ok(Cluster { binary: binary.into(), folder, port, cores, process, began })
+    }
+
+    /// Ends what runs and starts other parts on the same data and port.
+    pub fn change(&mut self, parts: Parts) -> Result<()> {
+        terminate(&mut self.process)?;
+        self.process = spawn(&self.binary, &self.folder, self.port, (self.cores, parts))?;
+        Ok(())
+    }
+
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// The file of the administrator's kubeconfig.
+    pub fn kubeconfig_file(&self) -> PathBuf {
+        self.folder.join("kubeconfig")
     }
 
     /// The administrator's, once it is written.
     pub fn kubeconfig(&self) -> Option<Kubeconfig> {
-        let config = Kubeconfig::read(self.folder.join("kubeconfig")).ok()?;
+        let config = Kubeconfig::read(self.kubeconfig_file()).ok()?;
         config.current().is_ok().then_some(config)
     }
 
@@ -88,6 +124,32 @@ impl Drop for Cluster {
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+fn spawn(binary: &Path, folder: &Path, port: u16, (cores, parts): (Cores, Parts)) -> Result<Child> {
+    let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).context("making the log")?;
+    let (data, number) = (folder.join("data"), port.to_string());
+    let mut command = cores.command(binary);
+    match parts {
+        Parts::All => {
+            command.args(["up", "--node-name", NODE, "--port", &number, "--name", &format!("b{number}")]);
+            command.arg("--data-dir").arg(&data).arg("--kubeconfig").arg(folder.join("kubeconfig"));
+        }
+        Parts::ApiServer => {
+            command.args(["apiserver", "--port", &number]).arg("--data-dir").arg(&data);
+            command.arg("--pki").arg(data.join("pki"));
+        }
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.spawn().with_context(|| format!("starting {}", binary.display()))
+}
+
+/// Asks a process to end and waits until it has.
+pub fn terminate(process: &mut Child) -> Result<()> {
+    let status = Command::new("kill").arg(process.id().to_string()).status().context("running kill")?;
+    anyhow::ensure!(status.success(), "kill ended with {status}");
+    process.wait().context("waiting for a process to end")?;
+    Ok(())
 }
 
 /// Below the range that the kernel gives out, so that no other process gets it in between.

@@ -60,6 +60,11 @@ impl Endpoint {
         Ok(Endpoint { address, name, tls: TlsConnector::from(Arc::new(settings)), headers })
     }
 
+    /// Host and port.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     pub fn get(&self, path: &str) -> Vec<u8> {
         format!("GET {path} HTTP/1.1\r\n{}Accept: application/json\r\n\r\n", self.headers).into_bytes()
     }

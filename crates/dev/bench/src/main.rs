@@ -17,7 +17,7 @@ use clap::{Parser, ValueEnum};
 use coracle_client::Kubeconfig;
 use coracle_rt::Scope;
 
-use cases::{idle, pods, requests, scheduling, start};
+use cases::{idle, pods, requests, scheduling, start, workloads};
 use cluster::{CLIENT_CORE, Cores};
 use table::Row;
 use target::Target;
@@ -40,6 +40,10 @@ struct Arguments {
     /// The peer's processes, if they run here: then their CPU is counted too
     #[arg(long, value_name = "PID,…", value_delimiter = ',')]
     peer_pids: Vec<u32>,
+    /// How the peer's scheduler is started once there are pods, with leader election off; without it only ours is
+    /// measured
+    #[arg(long, value_name = "COMMAND", value_delimiter = ' ')]
+    peer_scheduler: Vec<String>,
     /// Only these cases
     #[arg(long, value_name = "CASE,…", value_delimiter = ',')]
     only: Vec<Group>,
@@ -55,6 +59,7 @@ enum Group {
     Pods,
     Requests,
     Scheduling,
+    Workloads,
 }
 
 /// How long things are looked at.
@@ -97,7 +102,7 @@ async fn measure(scope: &Scope, arguments: &Arguments, rows: &mut Vec<Row>) -> R
     if [Group::Start, Group::Idle, Group::Pods].iter().any(|group| arguments.wants(*group)) {
         on_the_node(scope, arguments, rows).await?;
     }
-    if [Group::Requests, Group::Scheduling].iter().any(|group| arguments.wants(*group)) {
+    if [Group::Requests, Group::Scheduling, Group::Workloads].iter().any(|group| arguments.wants(*group)) {
         on_the_server(scope, arguments, rows).await?;
     }
     Ok(())
@@ -124,7 +129,7 @@ async fn on_the_node(scope: &Scope, arguments: &Arguments, rows: &mut Vec<Row>) 
 /// What a peer can show as well.
 async fn on_the_server(scope: &Scope, arguments: &Arguments, rows: &mut Vec<Row>) -> Result<()> {
     let cores = if arguments.pin { Cores::OneEach } else { Cores::Any };
-    let started = start::start(scope, &arguments.binary, cores).await.context("starting")?;
+    let mut started = start::start(scope, &arguments.binary, cores).await.context("starting")?;
     if arguments.pin {
         keep_to_client_core()?;
     }
@@ -132,9 +137,20 @@ async fn on_the_server(scope: &Scope, arguments: &Arguments, rows: &mut Vec<Row>
         Some(path) => Some(Target::open(scope, &Kubeconfig::read(path)?, arguments.peer_pids.clone()).await?),
         None => None,
     };
-    let (ours, extent) = (&started.target, arguments.extent());
     if arguments.wants(Group::Scheduling) {
-        rows.extend(scheduling::measure(ours, peer.as_ref(), arguments.runs).await.context("scheduling")?);
+        let scheduler = &arguments.peer_scheduler;
+        let beside = peer.as_ref().filter(|_| !scheduler.is_empty());
+        let beside = beside.map(|target| scheduling::Peer { target, scheduler, cores });
+        rows.extend(scheduling::measure(&mut started, beside, arguments.runs).await.context("scheduling")?);
+    }
+    let (ours, extent) = (&started.target, arguments.extent());
+    if arguments.wants(Group::Workloads) {
+        let file = started.cluster.kubeconfig_file();
+        let beside = peer.as_ref().zip(arguments.peer.as_deref());
+        let beside = beside.map(|(target, kubeconfig)| workloads::Place { target, kubeconfig });
+        let place = workloads::Place { target: ours, kubeconfig: &file };
+        let found = workloads::measure(&arguments.binary, cores, place, beside).await;
+        rows.extend(found.context("workloads")?);
     }
     if arguments.wants(Group::Requests) {
         let found = requests::measure(ours, peer.as_ref(), arguments.runs, extent.window).await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use coracle_client::watch::{WatchEvent, WatchOptions, WatchStream};
 use coracle_client::{Client, Kubeconfig, ResourceRef};
 use coracle_rt::Scope;
@@ -15,6 +15,9 @@ use crate::processes;
 
 const JSON: &str = "application/json";
 pub const PODS: ResourceRef = ResourceRef::new("", "v1", "pods");
+
+/// A watch that ends more often is broken.
+const RESUMED_MAX: u32 = 20;
 
 pub struct Target {
     pub client: Client,
@@ -60,11 +63,21 @@ impl Target {
     }
 
     /// Pods of the namespace as they change from now on.
-    pub async fn watch_pods(&self) -> Result<WatchStream> {
+    pub async fn watch_pods(&self) -> Result<PodWatch<'_>> {
+        let mut watch = self.watch_pods_from(self.pods_version().await?);
+        watch.open().await?;
+        Ok(watch)
+    }
+
+    /// Where a list of the namespace's pods stands now.
+    pub async fn pods_version(&self) -> Result<String> {
         let listed = self.get(&format!("{}?limit=1", self.path("pods"))).await?;
-        let resource_version = listed["metadata"]["resourceVersion"].as_str().unwrap_or_default().into();
-        let options = WatchOptions { resource_version, ..WatchOptions::default() };
-        Ok(self.client.watch(&PODS, &self.namespace, &options).await?)
+        Ok(listed["metadata"]["resourceVersion"].as_str().unwrap_or_default().into())
+    }
+
+    /// Pods of the namespace as they changed since then.
+    pub fn watch_pods_from(&self, version: String) -> PodWatch<'_> {
+        PodWatch { target: self, version, stream: None, resumed: 0 }
     }
 
     /// Names of the nodes that are Ready.
@@ -85,17 +98,46 @@ pub fn is_ready(node: &Value) -> bool {
     conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
 }
 
-/// The next pod that was added or has changed; an error if none comes in time.
-pub async fn next_pod(stream: &mut WatchStream, until: Instant) -> Result<Value> {
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        match tokio::time::timeout(left, stream.next()).await.context("nothing happened in time")? {
-            Some(Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod))) => {
-                return Ok(serde_json::from_slice(&pod.bytes)?);
-            }
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(error.into()),
-            None => bail!("the watch ended"),
+/// A watch of pods that is taken up where it was when it ends.
+pub struct PodWatch<'a> {
+    target: &'a Target,
+    /// What was seen last.
+    version: String,
+    stream: Option<WatchStream>,
+    resumed: u32,
+}
+
+impl PodWatch<'_> {
+    /// Sends the request; what happened since the watch was made comes first.
+    pub async fn open(&mut self) -> Result<()> {
+        let options = WatchOptions { resource_version: self.version.clone(), ..WatchOptions::default() };
+        self.stream = Some(self.target.client.watch(&PODS, &self.target.namespace, &options).await?);
+        Ok(())
+    }
+
+    /// The next pod that was added or has changed; an error if none comes in time.
+    pub async fn next(&mut self, until: Instant) -> Result<Value> {
+        let server = self.target.endpoint.address().to_owned();
+        loop {
+            let Some(stream) = &mut self.stream else {
+                self.open().await.with_context(|| format!("watching the pods of {server}"))?;
+                continue;
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            let late = || format!("nothing happened in time on {server}");
+            let why = match tokio::time::timeout(left, stream.next()).await.with_context(late)? {
+                Some(Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod))) => {
+                    self.version = pod.revision.to_string();
+                    return Ok(serde_json::from_slice(&pod.bytes)?);
+                }
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => format!("{error:#}"),
+                None => "it was closed".into(),
+            };
+            self.resumed += 1;
+            ensure!(self.resumed <= RESUMED_MAX, "the watch of {server} ended {} times: {why}", self.resumed);
+            eprintln!("the watch of {server} ended: {why}; it goes on from {}", self.version);
+            self.stream = None;
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::start::pod;
 use crate::processes;
 use crate::table::{Row, Samples};
-use crate::target::{Target, next_pod, until};
+use crate::target::{Target, until};
 
 const RUNNING_MAX: Duration = Duration::from_secs(60);
 const TURNS: usize = 20;
@@ -40,7 +40,7 @@ async fn one(target: &Target, name: &str) -> Result<f64> {
     let mut stream = target.watch_pods().await?;
     let began = Instant::now();
     target.create(&target.path("pods"), &pod(name)).await?;
-    while !runs(&next_pod(&mut stream, began + RUNNING_MAX).await?, name) {}
+    while !runs(&stream.next(began + RUNNING_MAX).await?, name) {}
     let seen = began.elapsed().as_secs_f64() * 1e3;
     clear(target).await?;
     Ok(seen)
@@ -58,7 +58,7 @@ async fn many(target: &Target) -> Result<(f64, f64)> {
     try_join_all(pods.iter().map(|pod| target.create(&path, pod))).await?;
     let (mut running, mut first) = (HashSet::new(), 0.0);
     while running.len() < TOGETHER {
-        let pod = next_pod(&mut stream, began + RUNNING_MAX).await?;
+        let pod = stream.next(began + RUNNING_MAX).await?;
         if pod["status"]["phase"] == "Running"
             && running.insert(pod["metadata"]["name"].to_string())
             && running.len() == 1

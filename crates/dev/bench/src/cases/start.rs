@@ -20,7 +20,7 @@ pub const IMAGE: &str = "coracle.local/demo:v1";
 
 pub struct Started {
     /// Ends when it is dropped.
-    _cluster: Cluster,
+    pub cluster: Cluster,
     pub target: Target,
     pub ready_seconds: f64,
     pub node_seconds: f64,
@@ -52,17 +52,8 @@ pub async fn start(scope: &Scope, binary: &Path, cores: Cores) -> Result<Started
     let mut cluster = Cluster::start(binary, cores)?;
     let began = cluster.began;
     let endpoint = Endpoint::of(&cluster.anonymous())?;
-    let readyz = endpoint.get("/readyz");
-    let seconds = |_: ()| began.elapsed().as_secs_f64();
-    let ready_seconds = loop {
-        cluster.check()?;
-        let answer = async { endpoint.connect().await?.exchange(&readyz).await };
-        if answer.await.is_ok_and(|status| status == 200) {
-            break seconds(());
-        }
-        anyhow::ensure!(began.elapsed() < START_MAX, "the server is not ready after {} s", START_MAX.as_secs());
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    };
+    ready(&mut cluster, &endpoint).await?;
+    let ready_seconds = began.elapsed().as_secs_f64();
     let config = until("the kubeconfig", START_MAX, async || Ok(cluster.kubeconfig())).await?;
     let target = Target::open(scope, &config, processes::of_program(binary)).await?;
     let node = until("the node", START_MAX, async || {
@@ -70,7 +61,21 @@ pub async fn start(scope: &Scope, binary: &Path, cores: Cores) -> Result<Started
         Ok(is_ready(&node).then(|| began.elapsed().as_secs_f64()))
     });
     let (node_seconds, pod_seconds) = tokio::try_join!(node, first_pod(&target, began))?;
-    Ok(Started { _cluster: cluster, target, ready_seconds, node_seconds, pod_seconds })
+    Ok(Started { cluster, target, ready_seconds, node_seconds, pod_seconds })
+}
+
+/// Until the server says that it is ready.
+pub async fn ready(cluster: &mut Cluster, endpoint: &Endpoint) -> Result<()> {
+    let (began, readyz) = (Instant::now(), endpoint.get("/readyz"));
+    loop {
+        cluster.check()?;
+        let answer = async { endpoint.connect().await?.exchange(&readyz).await };
+        if answer.await.is_ok_and(|status| status == 200) {
+            return Ok(());
+        }
+        anyhow::ensure!(began.elapsed() < START_MAX, "the server is not ready after {} s", START_MAX.as_secs());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// Asks for a pod as soon as the server takes one, and takes it away again.

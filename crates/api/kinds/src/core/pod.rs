@@ -1,5 +1,6 @@
 //! Pods: created pending with their class of service, changed in few fields only, deleted with a grace period.
 
+mod label_keys;
 mod summary;
 mod update;
 
@@ -40,6 +41,7 @@ pub const RULES: Rules = Rules {
 };
 
 fn prepare_create(pod: &mut Value) {
+    label_keys::merge(pod);
     let class = quantities::qos_class(pod.get("spec"));
     pod.set(&["status", "phase"], "Pending");
     pod.set(&["status", "qosClass"], class);

@@ -1,9 +1,11 @@
 //! Developer commands: `cargo xtask COMMAND`.
 
 mod bench;
+mod decisions;
 mod gen_schema;
 mod layers;
 mod licences;
+mod swap;
 
 use std::path::Path;
 
@@ -30,6 +32,14 @@ enum Command {
     },
     /// Measures the scheduler's core alone: `cargo xtask bench-core [NODES [PODS]]`
     BenchCore { numbers: Vec<u32> },
+    /// Runs our components beside stock ones, each way
+    Swap(swap::Arguments),
+    /// Compares our scheduling decisions with a kube-scheduler's; `cargo xtask same-decisions --help` tells the options
+    #[command(disable_help_flag = true)]
+    SameDecisions {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -39,6 +49,8 @@ fn main() -> anyhow::Result<()> {
         Command::GenSchema => gen_schema::run(&root),
         Command::Bench { arguments } => bench::run(&root, &arguments),
         Command::BenchCore { numbers } => bench::core(&root, &numbers),
+        Command::Swap(arguments) => swap::run(&root, &arguments),
+        Command::SameDecisions { arguments } => decisions::run(&root, &arguments),
     }
 }
 

@@ -1,0 +1,279 @@
+//! A kube-scheduler and what it decides: fed through its watches, heard through its writes, its calls of the extender
+//! and its log. Nodes and pods come by watches of their own, so a probe pod that only the last node can take tells when
+//! all nodes are known; pods keep their order.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::api::{Api, EXTENDER, PROBE, Seen};
+use crate::cases::{Case, World};
+use crate::decision::Decision;
+
+const START_MAX: Duration = Duration::from_secs(60);
+/// The longest that one decision may take; a pod that is tried again after a back-off is in it.
+const DECISION_MAX: Duration = Duration::from_secs(20);
+const PROBE_WAIT: Duration = Duration::from_millis(10);
+/// Victims and scores follow a decision; what has not come by then is missing.
+const AFTERMATH_MAX: Duration = Duration::from_secs(2);
+
+/// How a case is given.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
+    Quick,
+    /// With a rest before anything is to be scheduled: what kube-scheduler knows of images is as old as its last look at
+    /// a node.
+    After(Duration),
+}
+
+pub struct Rival {
+    api: Arc<Api>,
+    seen: Receiver<Seen>,
+    process: Child,
+    folder: PathBuf,
+    /// How many cases were given: names are never used twice.
+    turn: u64,
+}
+
+impl Rival {
+    pub fn start(binary: &Path) -> Result<Rival> {
+        let (tell, seen) = channel();
+        let (api, address) = Api::serve(tell.clone()).context("serving the API")?;
+        let folder = std::env::temp_dir().join(format!("same-decisions-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let config = folder.join("config.json");
+        std::fs::write(&config, configuration(&folder, address).to_string()).context("writing the configuration")?;
+        std::fs::write(folder.join("kubeconfig"), kubeconfig(address).to_string()).context("writing the kubeconfig")?;
+        let mut command = Command::new(binary);
+        command.arg(format!("--config={}", config.display()));
+        // Scores are told at level 10 of that one file.
+        command.args(["--secure-port=0", "--authentication-skip-lookup", "--vmodule=schedule_one=10"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command.spawn().with_context(|| format!("starting {}", binary.display()))?;
+        let log = process.stderr.take().context("the scheduler's log")?;
+        std::thread::spawn(move || listen(log, &tell));
+        let rival = Rival { api, seen, process, folder, turn: 0 };
+        rival.wait_until_it_watches()?;
+        Ok(rival)
+    }
+
+    fn wait_until_it_watches(&self) -> Result<()> {
+        let by = Instant::now() + START_MAX;
+        while self.api.watchers("pods") == 0 || self.api.watchers("nodes") == 0 {
+            match self.seen.recv_timeout(Duration::from_millis(50)) {
+                Ok(Seen::Ended(words)) => bail!("the scheduler ended:\n{words}"),
+                _ if Instant::now() > by => bail!("the scheduler did not watch pods and nodes"),
+                _ => (),
+            }
+        }
+        Ok(())
+    }
+
+    pub fn set_world(&self, world: &World) {
+        world.iter().for_each(|(resource, object)| self.api.put(resource, object));
+    }
+
+    /// Shows the case and returns what the scheduler makes of it; `victims` pods are expected to be evicted.
+    pub fn decide(&mut self, case: &Case, pace: Pace, victims: usize) -> Result<Decision> {
+        self.turn += 1;
+        case.nodes.iter().for_each(|node| self.api.put("nodes", node));
+        if let Pace::After(rest) = pace {
+            std::thread::sleep(rest);
+        }
+        self.wait_for_nodes(case)?;
+        case.placed.iter().for_each(|pod| self.api.put("pods", pod));
+        // Each showing is of a pod of its own: nothing of an earlier one can be taken for news of it.
+        let name = format!("{}-{}", case.pod_name(), self.turn);
+        let mut pod = case.pod.clone();
+        pod["metadata"]["name"] = name.clone().into();
+        pod["metadata"]["uid"] = name.clone().into();
+        self.api.put("pods", &pod);
+        let decision = self.hear(&name, victims).with_context(|| format!("case {}:\n{case}", case.number))?;
+        if let Some(node) = &decision.bound {
+            self.api.bind(&pod, node);
+        }
+        self.api.remove("pods", &pod);
+        case.placed.iter().for_each(|pod| self.api.remove("pods", pod));
+        case.nodes.iter().for_each(|node| self.api.remove("nodes", node));
+        Ok(decision)
+    }
+
+    fn next(&self, by: Instant) -> Result<Option<Seen>> {
+        match self.seen.recv_timeout(by.saturating_duration_since(Instant::now())) {
+            Ok(Seen::Ended(words)) => bail!("the scheduler ended:\n{words}"),
+            Ok(seen) => Ok(Some(seen)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => bail!("the scheduler is not heard any more"),
+        }
+    }
+
+    /// All nodes are known once the last is found for a probe. A probe that came too early would be tried again only
+    /// after a back-off, so another takes its place.
+    fn wait_for_nodes(&self, case: &Case) -> Result<()> {
+        let last = case.last_node();
+        let by = Instant::now() + DECISION_MAX;
+        for attempt in 0.. {
+            let probe = case.probe(&format!("{}-{attempt}-{PROBE}", self.turn));
+            self.api.put("pods", &probe);
+            let found = self.probes_find(last, Instant::now() + PROBE_WAIT)?;
+            self.api.remove("pods", &probe);
+            if found {
+                break;
+            }
+            ensure!(Instant::now() < by, "the scheduler did not see the nodes");
+        }
+        Ok(())
+    }
+
+    fn probes_find(&self, node: &str, by: Instant) -> Result<bool> {
+        while let Some(seen) = self.next(by)? {
+            if let Seen::Filtered { pod, feasible } = seen
+                && pod.ends_with(PROBE)
+                && feasible.iter().any(|found| found == node)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn hear(&self, name: &str, victims: usize) -> Result<Decision> {
+        let mut decision = Decision::default();
+        let mut by = Instant::now() + DECISION_MAX;
+        let mut decided = false;
+        loop {
+            let choice = decision.feasible.len() > 1;
+            let scored = !choice || decision.totals.len() >= decision.feasible.len();
+            let complete = match decision.bound {
+                Some(_) => scored,
+                None => decision.nominated.is_none() || decision.victims.len() >= victims,
+            };
+            if decided && complete {
+                return Ok(decision);
+            }
+            match self.next(by)? {
+                None if decided => return Ok(decision),
+                None => bail!("nothing was decided"),
+                Some(seen) => decided |= decision.take(name, seen),
+            }
+            if decided {
+                by = by.min(Instant::now() + AFTERMATH_MAX);
+            }
+        }
+    }
+}
+
+impl Decision {
+    /// Takes in news; true for the decision itself.
+    fn take(&mut self, name: &str, seen: Seen) -> bool {
+        match seen {
+            Seen::Filtered { pod, feasible } if pod == name => self.feasible = BTreeSet::from_iter(feasible),
+            Seen::Score { pod, node, plugin, score } if pod == name => {
+                self.scores.entry(node).or_default().insert(plugin, score);
+            }
+            Seen::Total { pod, node, total } if pod == name => {
+                self.totals.insert(node, total);
+            }
+            Seen::Bound { pod, node } if pod == name => {
+                self.bound = Some(node);
+                return true;
+            }
+            Seen::Refused { pod, message, nominated } if pod == name => {
+                (self.message, self.nominated) = (message, nominated);
+                return true;
+            }
+            Seen::Evicted { pod } => {
+                self.victims.insert(pod);
+            }
+            _ => (),
+        }
+        false
+    }
+}
+
+impl Drop for Rival {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn configuration(folder: &Path, address: std::net::SocketAddr) -> Value {
+    let json_type = "application/json";
+    json!({
+        "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
+        "clientConnection": {"kubeconfig": folder.join("kubeconfig"), "qps": 10000, "burst": 20000,
+            "contentType": json_type, "acceptContentTypes": json_type},
+        "leaderElection": {"leaderElect": false},
+        "percentageOfNodesToScore": 100,
+        "extenders": [{"urlPrefix": format!("http://{address}{EXTENDER}"), "filterVerb": "filter", "nodeCacheCapable": true}],
+    })
+}
+
+fn kubeconfig(address: std::net::SocketAddr) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "x",
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://{address}")}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+    })
+}
+
+/// Tells the scores that the log speaks of, and its last lines when it ends.
+fn listen(log: impl Read, tell: &Sender<Seen>) {
+    let mut last = Vec::new();
+    for line in BufReader::new(log).lines().map_while(Result::ok) {
+        if let Some(seen) = score(&line) {
+            let _ = tell.send(seen);
+            continue;
+        }
+        if !line.starts_with('I') {
+            last.push(line);
+            last.drain(..last.len().saturating_sub(20));
+        }
+    }
+    let _ = tell.send(Seen::Ended(last.join("\n")));
+}
+
+fn score(line: &str) -> Option<Seen> {
+    let (_, said) = line.split_once("] \"")?;
+    let (what, fields) = said.split_once('"')?;
+    let field = |name: &str| {
+        let (_, rest) = fields.split_once(&format!(" {name}="))?;
+        Some(rest.split(' ').next()?.trim_matches('"').to_owned())
+    };
+    let pod = || Some(field("pod")?.rsplit('/').next()?.to_owned());
+    let number = || field("score")?.parse().ok();
+    match what {
+        "Plugin scored node for pod" => {
+            Some(Seen::Score { pod: pod()?, node: field("node")?, plugin: field("plugin")?, score: number()? })
+        }
+        "Calculated node's final score for pod" => {
+            Some(Seen::Total { pod: pod()?, node: field("node")?, total: number()? })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_read_from_the_log() {
+        let line = r#"I1127 19:00:00.000001 7 schedule_one.go:982] "Plugin scored node for pod" pod="n/p" plugin="NodeAffinity" node="a" score=200"#;
+        assert!(matches!(score(line), Some(Seen::Score { pod, plugin, score: 200, .. })
+            if pod == "p" && plugin == "NodeAffinity"));
+        let line = r#"I1127 19:00:00.000001 7 schedule_one.go:1050] "Calculated node's final score for pod" pod="n/p" node="a" score=5"#;
+        assert!(matches!(score(line), Some(Seen::Total { node, total: 5, .. }) if node == "a"));
+        assert!(score("I1127 19:00:00.000001 7 server.go:1] \"Starting\" version=\"v1\"").is_none());
+    }
+}

@@ -52,18 +52,24 @@ pub struct Driver {
 impl Driver {
     /// Starts a task for each controller, one for events and one that keeps discovery up to date.
     pub fn start(self, controllers: Vec<Box<dyn Controller>>) {
+        let view = self.view.clone();
+        self.start_on(controllers.into_iter().map(|controller| (controller, view.clone())).collect());
+    }
+
+    /// The same with a view of its own for each controller.
+    pub fn start_on(self, controllers: Vec<(Box<dyn Controller>, Arc<dyn View>)>) {
         let (records, inbox) = mpsc::channel(RECORDS_MAX);
         self.scope.spawn_until_cancelled("events", record_all(inbox, self.clock.clone()));
         let catalog = Arc::new(Catalog::default());
         let mut everything = Vec::new();
-        for controller in controllers {
+        for (controller, view) in controllers {
             let (sender, changes) = mpsc::unbounded_channel();
             if let Some(all) = controller.watches_all() {
-                everything.push((all.ignored, sender.clone()));
+                everything.push((view.clone(), all.ignored, sender.clone()));
             }
             let means = Means {
                 client: (self.clients)(controller.identity()),
-                view: Arc::new(Informed { view: self.view.clone(), catalog: catalog.clone() }),
+                view: Arc::new(Informed { view, catalog: catalog.clone() }),
                 signer: self.signer.clone(),
                 updates: Arc::default(),
             };
@@ -110,7 +116,7 @@ async fn discover(
     client: Client,
     catalog: Arc<Catalog>,
     view: Arc<dyn View>,
-    everything: Vec<(&'static [Resource], Notes)>,
+    everything: Vec<(Arc<dyn View>, &'static [Resource], Notes)>,
 ) {
     let (sender, mut changes) = mpsc::unbounded_channel();
     let mut followed = std::collections::BTreeSet::new();
@@ -122,7 +128,7 @@ async fn discover(
             continue;
         }
         for known in catalog.known().iter().filter(|known| followed.insert(known.resource.clone())) {
-            for (_, notes) in everything.iter().filter(|(ignored, _)| !ignored.contains(&known.resource)) {
+            for (view, _, notes) in everything.iter().filter(|(_, ignored, _)| !ignored.contains(&known.resource)) {
                 follow(view.as_ref(), &known.resource, notes.clone());
             }
         }
@@ -171,6 +177,9 @@ impl Worker {
             self.metrics.set(self.controller.name(), self.queue.counts());
             let due = self.queue.next_due();
             tokio::select! {
+                // What has ended comes first, as it makes room; the order is fixed so that a simulation can be repeated.
+                biased;
+                Some((key, plan, done)) = in_flight.next() => self.finish(key, plan, done),
                 note = changes.recv() => {
                     let Some(note) = note else { return };
                     self.note(&note);
@@ -178,7 +187,6 @@ impl Worker {
                         self.note(&note);
                     }
                 }
-                Some((key, plan, done)) = in_flight.next() => self.finish(key, plan, done),
                 () = sleep_until(due) => {}
             }
         }

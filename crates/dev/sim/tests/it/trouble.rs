@@ -1,0 +1,165 @@
+//! Trouble: hands behind a controller's back, owners that vanish, selectors that overlap, quotas that refuse, schedules
+//! that make no sense. What can be mended is; what cannot is told, and nothing runs hot over it.
+
+use std::sync::Arc;
+
+use coracle_sim::World;
+use serde_json::json;
+
+use super::*;
+
+const CRON_JOBS: Resource = Resource::new("batch", "cronjobs");
+
+async fn meddled(world: Arc<World>) {
+    make(&world, &DEPLOYMENTS, &workload("Deployment", "web", 3)).await;
+    for _ in 0..6 {
+        world.pass(1 + world.dice.below(15)).await;
+        let pods = world.list(&PODS, "default");
+        let sets = world.list(&REPLICA_SETS, "default");
+        let (Some(pod), Some(set)) = (pods.first(), sets.first()) else { continue };
+        let (pod, set) = (text(pod, "/metadata/name"), text(set, "/metadata/name"));
+        let (method, path, body) = match world.dice.below(5) {
+            0 => ("DELETE", one(&PODS, "default", pod), json!({"gracePeriodSeconds": 0})),
+            1 => ("PATCH", one(&PODS, "default", pod), json!({"metadata": {"labels": {"app": "stolen"}}})),
+            2 => ("PATCH", one(&REPLICA_SETS, "default", set), json!({"spec": {"replicas": 7}})),
+            3 => ("DELETE", one(&REPLICA_SETS, "default", set), Value::Null),
+            _ => ("PATCH", one(&PODS, "default", pod), json!({"metadata": {"ownerReferences": null}})),
+        };
+        world.call(method, &path, &body).await;
+    }
+    world.settle(1800).await;
+    let pods = world.list(&PODS, "default");
+    let own = pods.iter().filter(|pod| pod["metadata"]["labels"]["app"] == "web").count();
+    assert_eq!(own, 3, "{pods:#?}");
+    let deployment = world.see(&DEPLOYMENTS, "default", "web");
+    assert_eq!(int(&deployment, "/status/availableReplicas"), 3);
+}
+
+async fn vanished(world: Arc<World>) {
+    make(
+        &world,
+        &JOBS,
+        &json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {
+        "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}),
+    )
+    .await;
+    make(&world, &STATEFUL_SETS, &workload("StatefulSet", "s", 2)).await;
+    make(&world, &DEPLOYMENTS, &workload("Deployment", "d", 2)).await;
+    world.pass(world.dice.below(12)).await;
+    let background = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
+    for (resource, name) in [(&JOBS, "j"), (&STATEFUL_SETS, "s"), (&DEPLOYMENTS, "d")] {
+        world.ok("DELETE", &one(resource, "default", name), &background).await;
+    }
+    // Another of the same name, before the first one's traces are gone.
+    make(&world, &DEPLOYMENTS, &workload("Deployment", "d", 1)).await;
+    world.settle(1800).await;
+    let pods = world.list(&PODS, "default");
+    assert!(pods.len() == 1 && text(&pods[0], "/metadata/name").starts_with("d-"), "{pods:#?}");
+}
+
+async fn overlapping(world: Arc<World>) {
+    let (mut one_set, mut other) = (workload("ReplicaSet", "one", 2), workload("ReplicaSet", "two", 2));
+    for set in [&mut one_set, &mut other] {
+        set["spec"]["selector"] = json!({"matchLabels": {"app": "shared"}});
+        set["spec"]["template"]["metadata"]["labels"] = json!({"app": "shared"});
+    }
+    let bare = json!({"metadata": {"name": "bare", "labels": {"app": "shared"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    world
+        .until(300, "an account", |world| !world.list(&Resource::new("", "serviceaccounts"), "default").is_empty())
+        .await;
+    make(&world, &PODS, &bare).await;
+    make(&world, &REPLICA_SETS, &one_set).await;
+    make(&world, &REPLICA_SETS, &other).await;
+    world.settle(1800).await;
+    let pods = world.list(&PODS, "default");
+    assert_eq!(pods.len(), 4, "each keeps to its own: {pods:#?}");
+    for name in ["one", "two"] {
+        let owned = pods.iter().filter(|pod| pod["metadata"]["ownerReferences"][0]["name"] == name).count();
+        assert_eq!(owned, 2, "{name}");
+    }
+}
+
+async fn refused(world: Arc<World>) {
+    let quota = json!({"metadata": {"name": "tight"}, "spec": {"hard": {"pods": "2"}}});
+    let quotas = Resource::new("", "resourcequotas");
+    make(&world, &quotas, &quota).await;
+    world
+        .until(300, "the quota to count", |world| !world.see(&quotas, "default", "tight")["status"]["used"].is_null())
+        .await;
+    make(&world, &DEPLOYMENTS, &workload("Deployment", "web", 5)).await;
+    world.until(900, "two pods", |world| world.list(&PODS, "default").len() == 2).await;
+    world.watchdog.clear_up();
+    let before = world.watchdog.writes();
+    world.pass(600).await;
+    let tried = world.watchdog.writes() - before;
+    assert!(tried < 60, "{tried} writes in ten minutes against a quota that is used up");
+    let set = world.list(&REPLICA_SETS, "default")[0].clone();
+    let told = world.events("default", text(&set, "/metadata/name"));
+    assert!(told.iter().any(|(reason, _)| reason == "FailedCreate"), "{told:?}");
+    assert_eq!(condition(&set, "ReplicaFailure"), "True");
+    assert_eq!(condition(&world.see(&DEPLOYMENTS, "default", "web"), "ReplicaFailure"), "True");
+    world.ok("PATCH", &one(&quotas, "default", "tight"), &json!({"spec": {"hard": {"pods": "9"}}})).await;
+    world.until(1800, "all five", |world| world.list(&PODS, "default").len() == 5).await;
+    world.settle(900).await;
+}
+
+async fn absurd(world: Arc<World>) {
+    let cron = |name: &str, schedule: &str, more: Value| {
+        let mut cron = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": name}, "spec": {
+            "schedule": schedule, "concurrencyPolicy": "Forbid", "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never",
+            "containers": [{"name": "c", "image": "i"}]}}}}}});
+        cron["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        cron
+    };
+    make(&world, &CRON_JOBS, &cron("never", "0 0 30 2 *", json!({}))).await;
+    make(&world, &CRON_JOBS, &cron("late", "* * * * *", json!({"suspend": true}))).await;
+    make(&world, &CRON_JOBS, &cron("soon", "* * * * *", json!({"suspend": true, "startingDeadlineSeconds": 20}))).await;
+    world.pass(30).await;
+    // A hundred minutes and more go by while nothing may start.
+    world.jump(jiff::SignedDuration::from_hours(3));
+    change(&world, &CRON_JOBS, "late", &json!({"spec": {"suspend": false}})).await;
+    change(&world, &CRON_JOBS, "soon", &json!({"spec": {"suspend": false}})).await;
+    world.until(300, "one job each", |world| world.list(&JOBS, "default").len() == 2).await;
+    for name in ["late", "soon"] {
+        change(&world, &CRON_JOBS, name, &json!({"spec": {"suspend": true}})).await;
+    }
+    let before = world.watchdog.reconciles().get("cronjob-controller").copied().unwrap_or(0);
+    world.watchdog.clear_up();
+    world.pass(3600).await;
+    let decided = world.watchdog.reconciles().get("cronjob-controller").copied().unwrap_or(0) - before;
+    assert!(decided < 60, "{decided} decisions in an hour about schedules that are off or never come");
+    world.settle(900).await;
+    let has = |name: &str, reason: &str| world.events("default", name).iter().any(|(told, _)| told == reason);
+    assert!(
+        has("never", "InvalidSchedule") || has("never", "UnparseableSchedule"),
+        "{:?}",
+        world.events("default", "never")
+    );
+    assert!(has("late", "TooManyMissedTimes"), "{:?}", world.events("default", "late"));
+    assert!(!has("soon", "TooManyMissedTimes"), "{:?}", world.events("default", "soon"));
+}
+
+#[test]
+fn hands_behind_a_deployments_back_change_nothing() {
+    seeds(meddled);
+}
+
+#[test]
+fn owners_that_vanish_take_theirs_along() {
+    seeds(vanished);
+}
+
+#[test]
+fn sets_with_the_same_selector_keep_to_their_own() {
+    seeds(overlapping);
+}
+
+#[test]
+fn a_quota_that_is_used_up_is_told_and_not_hammered() {
+    seeds(refused);
+}
+
+#[test]
+fn absurd_schedules_are_told_and_cost_nothing() {
+    seeds(absurd);
+}

@@ -88,10 +88,24 @@ impl Keeper {
         loop {
             match self.try_find_known().await {
                 Ok(()) => return,
-                Err(error) => tracing::debug!(%error, "looking for nodes of an earlier run"),
+                Err(error) => self.tell_waiting(&error),
             }
             let pause = self.fail();
             tokio::time::sleep(pause.unsigned_abs()).await;
+        }
+    }
+
+    /// Once: whoever waits for nodes wants to know why there are none.
+    fn tell_waiting(&self, error: &HollowError) {
+        let mut why = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(deeper) = source {
+            why = format!("{why}: {deeper}");
+            source = deeper.source();
+        }
+        match self.failures {
+            0 => tracing::warn!(why, "the API server does not answer yet; it is asked again until it does"),
+            _ => tracing::debug!(why, "the API server does not answer yet"),
         }
     }
 

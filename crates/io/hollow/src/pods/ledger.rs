@@ -436,3 +436,20 @@ pub fn uuid(uid: Uid) -> String {
     let digits = format!("{uid:032x}");
     format!("{}-{}-{}-{}-{}", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uids_are_numbers_and_back() {
+        let text = "0f3f7a52-6a0e-4bd0-8f5e-0c2f6f4a1b2c";
+        assert_eq!(uid_of(text).map(uuid).as_deref(), Some(text));
+        assert_eq!(uid_of("no-uid"), None);
+    }
+
+    #[test]
+    fn a_pod_is_kept_in_half_a_kilobyte() {
+        assert!(size_of::<Pod>() <= 448, "{}", size_of::<Pod>());
+    }
+}

@@ -205,7 +205,7 @@ fn users(view: &dyn View, volume: &Item) -> Vec<Item> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
 
     fn view() -> FakeView {
         let csi = json!({"driver": "x.example", "volumeHandle": "h"});
@@ -228,6 +228,10 @@ mod tests {
         let name = view.names(&ATTACHMENTS).remove(0);
         let mut attachment = view.json(&ATTACHMENTS, "", &name);
         assert_eq!(attachment["spec"]["source"]["persistentVolumeName"], "v");
+        attachment["status"] = json!({"attached": false, "attachError": {"message": "no"}});
+        view.put(&ATTACHMENTS, attachment.clone());
+        let failed = AttachDetach.decide(&view, &Key::new("", "a"), &Outcome::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!(failed.events[0].reason, "FailedAttachVolume");
         attachment["status"] = json!({"attached": true});
         view.put(&ATTACHMENTS, attachment);
         assert_eq!(settle(&view)[0].events[0].reason, "SuccessfulAttachVolume");

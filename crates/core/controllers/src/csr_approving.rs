@@ -86,7 +86,7 @@ fn approval(request: &Item, message: &str, now: Timestamp) -> coracle_reconcile:
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
 
     /// Of `system:node:a` in `system:nodes`, made with openssl.
     pub const REQUEST: &str = include_str!("testdata/node.csr");
@@ -101,7 +101,7 @@ pub mod tests {
     fn an_entitled_kubelet_is_approved() {
         let view = FakeView::new().with(REQUESTS, request(KUBELET_CLIENT, &["client auth", "digital signature"]));
         let key = Key::new("", "r");
-        let plan = CsrApproving.reconcile(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
+        let plan = CsrApproving.decide(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
         let Ask::Review { object, .. } = &plan.asks[0] else { panic!("{plan:?}") };
         assert_eq!(object["spec"]["resourceAttributes"]["subresource"], "selfnodeclient");
         let answered = |allowed: bool| Outcome {
@@ -109,20 +109,20 @@ pub mod tests {
             answers: vec![Answer::Object(Some(json!({"status": {"allowed": allowed}})))],
             ..Outcome::default()
         };
-        let next = CsrApproving.reconcile(&view, &key, &answered(false), Timestamp::UNIX_EPOCH);
+        let next = CsrApproving.decide(&view, &key, &answered(false), Timestamp::UNIX_EPOCH);
         assert!(matches!(&next.asks[0], Ask::Review { object, .. }
             if object["spec"]["resourceAttributes"]["subresource"] == "nodeclient"));
-        view.apply(&CsrApproving.reconcile(&view, &key, &answered(true), Timestamp::UNIX_EPOCH));
+        view.apply(&CsrApproving.decide(&view, &key, &answered(true), Timestamp::UNIX_EPOCH));
         let approved = view.json(&REQUESTS, "", "r")["status"]["conditions"][0].clone();
         assert_eq!((&approved["type"], &approved["reason"]), (&json!("Approved"), &json!("AutoApproved")));
-        let after = CsrApproving.reconcile(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
+        let after = CsrApproving.decide(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
         assert_eq!(after, Plan::default());
     }
 
     #[test]
     fn what_no_kubelet_asks_for_is_left_to_people() {
         let view = FakeView::new().with(REQUESTS, request(KUBELET_CLIENT, &["server auth"]));
-        let plan = CsrApproving.reconcile(&view, &Key::new("", "r"), &Outcome::default(), Timestamp::UNIX_EPOCH);
+        let plan = CsrApproving.decide(&view, &Key::new("", "r"), &Outcome::default(), Timestamp::UNIX_EPOCH);
         assert_eq!(plan, Plan::default());
     }
 }

@@ -73,7 +73,7 @@ fn fail(request: &Item, reason: &str, message: &str, now: Timestamp) -> Plan {
 mod tests {
     use super::*;
     use crate::csr_approving::tests::request;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
 
     fn approved(signer: &str, usages: &[&str]) -> FakeView {
         let mut request = request(signer, usages);
@@ -85,13 +85,13 @@ mod tests {
     fn an_approved_request_is_signed() {
         let view = approved(CLIENT, &["client auth"]);
         let key = Key::new("", "r");
-        let asks = CsrSigning.reconcile(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH).asks;
+        let asks = CsrSigning.decide(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH).asks;
         let Ask::Sign(order) = &asks[0] else { panic!("{asks:?}") };
         assert_eq!((order.seconds, order.usages.as_slice()), (SECONDS_MAX, ["client auth".to_owned()].as_slice()));
         let last = Outcome { answers: vec![Answer::Signed("PEM".into())], asked: asks, ..Outcome::default() };
-        view.apply(&CsrSigning.reconcile(&view, &key, &last, Timestamp::UNIX_EPOCH));
+        view.apply(&CsrSigning.decide(&view, &key, &last, Timestamp::UNIX_EPOCH));
         assert_eq!(view.json(&REQUESTS, "", "r")["status"]["certificate"], "UEVN");
-        assert!(CsrSigning.reconcile(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH).is_empty());
+        assert!(CsrSigning.decide(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH).is_empty());
     }
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn requests_of_other_signers_are_theirs() {
         let view = approved("example.com/own", &["client auth"]);
-        let plan = CsrSigning.reconcile(&view, &Key::new("", "r"), &Outcome::default(), Timestamp::UNIX_EPOCH);
+        let plan = CsrSigning.decide(&view, &Key::new("", "r"), &Outcome::default(), Timestamp::UNIX_EPOCH);
         assert_eq!(plan, Plan::default());
     }
 }

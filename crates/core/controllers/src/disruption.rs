@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use coracle_meta::object::Owner;
 use coracle_meta::{Object, Resource};
-use coracle_reconcile::{Controller, EventKind, Key, Outcome, Plan, View, Watch};
+use coracle_reconcile::{Controller, EventKind, Key, Outcome, Plan, View, Watch, Write};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use crate::deployment::DEPLOYMENTS;
-use crate::pods::{PODS, is_ready};
+use crate::pods::{PODS, is_ready, pod_condition};
 use crate::replicaset::REPLICA_SETS;
 use crate::selector::Selector;
 use crate::shape::{Item, Rounding, rfc3339, scaled, set_condition, status_of, time};
@@ -21,6 +21,9 @@ const REPLICATION_CONTROLLERS: Resource = Resource::new("", "replicationcontroll
 const STATEFUL_SETS: Resource = Resource::new("apps", "statefulsets");
 /// How long an eviction that was granted may take until the pod counts as staying.
 const GRANTED_SECONDS: i64 = 120;
+const DISRUPTED: &str = "DisruptionTarget";
+/// Before the name of a pod that is decided about itself; no budget is named so.
+const POD_KEY: &str = "pod/";
 
 pub struct Disruption;
 
@@ -40,7 +43,7 @@ impl Controller for Disruption {
     fn watches(&self) -> Vec<Watch> {
         let mut watches = vec![
             Watch { resource: BUDGETS, keys: |_, budget| vec![Key::of(budget)] },
-            Watch { resource: PODS, keys: budgets_of_pod },
+            Watch { resource: PODS, keys: keys_of_pod },
         ];
         for resource in [DEPLOYMENTS, REPLICA_SETS, REPLICATION_CONTROLLERS, STATEFUL_SETS] {
             watches.push(Watch { resource, keys: |view, owner| budgets_in(view, &owner.meta.namespace) });
@@ -49,6 +52,9 @@ impl Controller for Disruption {
     }
 
     fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, now: Timestamp) -> Plan {
+        if let Some(name) = key.name.strip_prefix(POD_KEY) {
+            return stale_pod(view, &Key::new(key.namespace.clone(), name), now);
+        }
         let Some(budget) = Item::get(view, &BUDGETS, key) else { return Plan::default() };
         let selector = Selector::parse(budget.at("/spec/selector"));
         let selected = view.list(&PODS, Some(budget.namespace())).into_iter().filter(|pod| selector.matches(&pod.meta));
@@ -56,11 +62,15 @@ impl Controller for Disruption {
         let mut plan = Plan::default();
         let status = match expectation(view, &budget, &pods) {
             Ok(expected) => told(&budget, &pods, expected, &mut plan, now),
-            Err(why) => failed(&budget, &why, now),
+            Err(why) => {
+                let message = format!("Failed to calculate the number of expected pods: {why}");
+                plan.events.push(budget.note(EventKind::Warning, "CalculateExpectedPodCountFailed", message));
+                failed(&budget, &why, now)
+            }
         };
         let write = budget.status_write(&BUDGETS, &status);
-        if write.is_some() && pods.is_empty() {
-            plan.events.push(budget.note(EventKind::Normal, "NoPods", "No matching pods found"));
+        if write.is_some() {
+            tell_pods(view, &budget, &pods, &mut plan);
         }
         plan.writes.extend(write);
         plan
@@ -71,10 +81,71 @@ fn budgets_in(view: &dyn View, namespace: &str) -> Vec<Key> {
     view.list(&BUDGETS, Some(namespace)).iter().map(|budget| Key::of(budget)).collect()
 }
 
+/// The budgets that select it, and the pod itself where an eviction once was granted.
+fn keys_of_pod(view: &dyn View, pod: &Object) -> Vec<Key> {
+    let mut keys = budgets_of_pod(view, pod);
+    if mentions(&pod.bytes, DISRUPTED.as_bytes()) {
+        keys.push(Key::new(pod.meta.namespace.clone(), format!("{POD_KEY}{}", pod.meta.name)));
+    }
+    keys
+}
+
+fn mentions(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
 fn budgets_of_pod(view: &dyn View, pod: &Object) -> Vec<Key> {
     let budgets = Item::all(view.list(&BUDGETS, Some(&pod.meta.namespace)));
     let selecting = budgets.iter().filter(|budget| Selector::parse(budget.at("/spec/selector")).matches(&pod.meta));
     selecting.map(|budget| Key::of(&budget.object)).collect()
+}
+
+/// What is odd about the pods that a budget selects. It is told when the budget's status changes, not at every look.
+fn tell_pods(view: &dyn View, budget: &Item, pods: &[Item], plan: &mut Plan) {
+    if pods.is_empty() {
+        plan.events.push(budget.note(EventKind::Normal, "NoPods", "No matching pods found"));
+    }
+    let counts_owners = !budget.at("/spec/maxUnavailable").is_null() || budget.at("/spec/minAvailable").is_string();
+    if counts_owners && pods.iter().any(|pod| pod.meta().controller().is_none()) {
+        let message = format!(
+            "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \".spec.minAvailable\" field of the PDB to an integer value.",
+            budget.at("/spec/selector")
+        );
+        plan.events.push(budget.note(EventKind::Warning, "UnmanagedPods", message));
+    }
+    for pod in pods {
+        let all = budgets_of_pod(view, &pod.object);
+        if let (Some(first), true) = (all.first(), all.len() > 1) {
+            let message = format!(
+                "Pod {:?}/{:?} matches multiple PodDisruptionBudgets.  Chose {:?} arbitrarily.",
+                pod.namespace(),
+                pod.name(),
+                first.name
+            );
+            plan.events.push(pod.note(EventKind::Warning, "MultiplePodDisruptionBudgets", message));
+        }
+    }
+}
+
+/// A pod that was to be disrupted, and after a while still is there, is no longer.
+fn stale_pod(view: &dyn View, key: &Key, now: Timestamp) -> Plan {
+    let Some(pod) = Item::get(view, &PODS, key).filter(|pod| !pod.meta().is_deleting()) else {
+        return Plan::default();
+    };
+    let target = pod_condition(&pod, DISRUPTED).filter(|target| target["status"] == "True");
+    let Some(since) = target.and_then(|target| time(&target["lastTransitionTime"])) else { return Plan::default() };
+    let end = since + SignedDuration::from_secs(GRANTED_SECONDS);
+    if now < end {
+        return Plan::wake(Duration::try_from(end.duration_since(now)).unwrap_or_default());
+    }
+    let mut status = status_of(&pod);
+    set_condition(&mut status, json!({"type": DISRUPTED, "status": "False", "lastTransitionTime": rfc3339(now)}));
+    let mut write = pod.status_write(&PODS, &status);
+    // The list of conditions is replaced whole, and is not ours alone.
+    if let Some(Write::Patch { resource_version, .. }) = &mut write {
+        *resource_version = Some(pod.object.revision.to_string());
+    }
+    Plan { writes: write.into_iter().collect(), ..Plan::default() }
 }
 
 /// Pods that should be there, and how many of them healthy.
@@ -181,6 +252,10 @@ fn still_granted(budget: &Item, pods: &[Item], plan: &mut Plan, now: Timestamp) 
         if let Some(end) = end.filter(|end| stays && *end > now) {
             plan.wake_by(Duration::from_secs_f64(end.duration_since(now).as_secs_f64()));
             kept.insert(name.clone(), granted.clone());
+        } else if let Some(pod) = pods.iter().find(|pod| pod.name() == name && stays) {
+            let message =
+                format!("Pod was expected by PDB {}/{} to be deleted but it wasn't", budget.namespace(), budget.name());
+            plan.events.push(pod.note(EventKind::Warning, "NotDeleted", message));
         }
     }
     kept
@@ -189,7 +264,7 @@ fn still_granted(budget: &Item, pods: &[Item], plan: &mut Plan, now: Timestamp) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
 
     fn pod(name: &str, ready: &str) -> Value {
         json!({"metadata": {"name": name, "namespace": "n", "labels": {"app": "web"}, "ownerReferences": [
@@ -209,6 +284,55 @@ mod tests {
             .with(PODS, pod("d", "False"));
         view.settle(&Disruption, &Key::new("n", "b"), Timestamp::UNIX_EPOCH);
         view.json(&BUDGETS, "n", "b")["status"].clone()
+    }
+
+    #[test]
+    fn what_is_odd_about_the_selected_pods_is_told() {
+        let selector = json!({"matchLabels": {"app": "web"}});
+        let budget = |name: &str, granted: Value| {
+            json!({"metadata": {"name": name, "namespace": "n"}, "spec": {"maxUnavailable": 1, "selector": selector},
+                "status": {"disruptedPods": granted}})
+        };
+        let mut bare = pod("a", "True");
+        bare["metadata"]["ownerReferences"] = json!([]);
+        let mut strange = pod("b", "True");
+        strange["metadata"]["ownerReferences"][0]["kind"] = json!("Own");
+        let reasons = |view: &FakeView, name: &str| -> Vec<&str> {
+            let plan = Disruption.decide(
+                view,
+                &Key::new("n", name),
+                &Outcome::default(),
+                Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1),
+            );
+            plan.events.iter().map(|event| event.reason).collect()
+        };
+        let view = FakeView::new()
+            .with(BUDGETS, budget("b", json!({"a": "1970-01-01T00:00:00Z"})))
+            .with(BUDGETS, budget("c", Value::Null))
+            .with(PODS, bare);
+        assert_eq!(reasons(&view, "b"), ["NotDeleted", "UnmanagedPods", "MultiplePodDisruptionBudgets"]);
+        let view = FakeView::new().with(BUDGETS, budget("b", Value::Null)).with(PODS, strange);
+        assert_eq!(reasons(&view, "b"), ["CalculateExpectedPodCountFailed"]);
+        let view = FakeView::new().with(BUDGETS, budget("b", json!({"gone": "1970-01-01T00:00:00Z"})));
+        assert_eq!(reasons(&view, "b"), ["NoPods"]);
+    }
+
+    #[test]
+    fn an_eviction_that_is_granted_is_counted_until_it_is_stale() {
+        let at = |seconds: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
+        let mut target = pod("a", "True");
+        let condition = json!({"type": "DisruptionTarget", "status": "True", "lastTransitionTime": rfc3339(at(0))});
+        target["status"]["conditions"].as_array_mut().unwrap().push(condition);
+        let budget = json!({"metadata": {"name": "b", "namespace": "n"}, "spec": {"minAvailable": 1, "selector":
+            {"matchLabels": {"app": "web"}}}, "status": {"disruptedPods": {"a": rfc3339(at(0)), "gone": rfc3339(at(0))}}});
+        let view = FakeView::new().with(BUDGETS, budget).with(PODS, target);
+        let keys = keys_of_pod(&view, &view.get(&PODS, "n", "a").unwrap());
+        assert_eq!(keys, [Key::new("n", "b"), Key::new("n", "pod/a")]);
+        view.settle(&Disruption, &keys[0], at(60));
+        assert_eq!(view.json(&BUDGETS, "n", "b")["status"]["disruptedPods"], json!({"a": rfc3339(at(0))}));
+        assert!(view.settle(&Disruption, &keys[1], at(60)).is_empty());
+        view.settle(&Disruption, &keys[1], at(120));
+        assert_eq!(view.json(&PODS, "n", "a")["status"]["conditions"][1]["status"], "False");
     }
 
     #[test]

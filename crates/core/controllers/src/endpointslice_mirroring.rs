@@ -318,6 +318,14 @@ mod tests {
     }
 
     #[test]
+    fn more_addresses_than_are_mirrored_are_told() {
+        let all: Vec<Value> = (0..1001).map(|n| json!({"ip": format!("10.0.{}.{}", n / 250, n % 250 + 1)})).collect();
+        let view = view(json!([{"addresses": all, "ports": [{"port": 1}]}]));
+        let plans = view.settle(&EndpointSliceMirroring, &Key::new("n", "s"), Timestamp::UNIX_EPOCH);
+        assert_eq!(plans[0].events[0].reason, "TooManyAddressesToMirror");
+    }
+
+    #[test]
     fn rubbish_is_told_and_left_out() {
         let view = view(json!([{"addresses": [{"ip": "x"}, {"ip": "10.0.0.1"}], "ports": []}]));
         let plans = view.settle(&EndpointSliceMirroring, &Key::new("n", "s"), Timestamp::UNIX_EPOCH);

@@ -86,7 +86,7 @@ fn claim(pod: &Item, volume: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
 
     fn pod() -> Value {
         json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"volumes": [{"name": "v", "ephemeral":
@@ -106,7 +106,7 @@ mod tests {
     fn a_claim_of_somebody_else_is_told() {
         let view =
             FakeView::new().with(PODS, pod()).with(CLAIMS, json!({"metadata": {"name": "p-v", "namespace": "n"}}));
-        let plan = EphemeralVolume.reconcile(&view, &Key::new("n", "p"), &Outcome::default(), Timestamp::UNIX_EPOCH);
+        let plan = EphemeralVolume.decide(&view, &Key::new("n", "p"), &Outcome::default(), Timestamp::UNIX_EPOCH);
         assert_eq!((plan.writes.len(), plan.events[0].reason), (0, "FailedBinding"));
     }
 }

@@ -50,7 +50,7 @@ impl Controller for Expander {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
     use serde_json::json;
 
     #[test]
@@ -64,7 +64,7 @@ mod tests {
                         "spec": {"volumeName": "v", "resources": {"requests": {"storage": asks}}},
                         "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}}),
                 );
-            let plan = Expander.reconcile(&view, &Key::new("n", "c"), &Outcome::default(), Timestamp::UNIX_EPOCH);
+            let plan = Expander.decide(&view, &Key::new("n", "c"), &Outcome::default(), Timestamp::UNIX_EPOCH);
             assert_eq!(plan.events.len(), told, "{asks}");
         }
     }

@@ -267,7 +267,7 @@ mod tests {
     use crate::pods::PODS;
     use crate::replicaset::REPLICA_SETS;
     use coracle_meta::GroupVersionKind;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
 
     fn view() -> FakeView {
         FakeView::new().knowing(PODS, GroupVersionKind::new("", "v1", "Pod"), true).knowing(
@@ -301,7 +301,7 @@ mod tests {
     fn run(view: &FakeView, key: &Key) {
         let mut last = Outcome::default();
         for _ in 0..9 {
-            let plan = GarbageCollector.reconcile(view, key, &last, Timestamp::UNIX_EPOCH);
+            let plan = GarbageCollector.decide(view, key, &last, Timestamp::UNIX_EPOCH);
             if plan.is_empty() {
                 return;
             }
@@ -321,7 +321,7 @@ mod tests {
     fn an_object_goes_when_the_store_says_that_its_last_owner_is_gone() {
         let view = view().with(PODS, pod(&["s"]));
         let key = Key::new("n", "pods/p");
-        let plan = GarbageCollector.reconcile(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
+        let plan = GarbageCollector.decide(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
         assert_eq!((plan.writes.len(), plan.asks.len()), (0, 1));
         run(&view, &key);
         assert!(view.names(&PODS).is_empty());

@@ -127,14 +127,14 @@ fn names(spec: &Value, secret: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
 
     fn run(view: &FakeView, since: &str, now: &str) {
         let (key, now) = (Key::new("", "all"), now.parse().unwrap());
-        let asks = LegacyTokenCleaner.reconcile(view, &key, &Outcome::default(), now).asks;
+        let asks = LegacyTokenCleaner.decide(view, &key, &Outcome::default(), now).asks;
         let answers = vec![Answer::Object(Some(json!({"data": {"since": since}})))];
         let last = Outcome { asked: asks, answers, ..Outcome::default() };
-        view.apply(&LegacyTokenCleaner.reconcile(view, &key, &last, now));
+        view.apply(&LegacyTokenCleaner.decide(view, &key, &last, now));
     }
 
     #[test]

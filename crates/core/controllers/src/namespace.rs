@@ -184,7 +184,7 @@ fn condition(kind: &str, status: &str, (reason, message): (&str, &str), now: Tim
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
 
     fn view() -> FakeView {
         FakeView::new().with(
@@ -196,7 +196,7 @@ mod tests {
 
     fn decide(view: &FakeView, answers: Vec<Answer>) -> Plan {
         let last = Outcome { answers, ..Outcome::default() };
-        Namespace.reconcile(view, &Key::new("", "n"), &last, Timestamp::UNIX_EPOCH)
+        Namespace.decide(view, &Key::new("", "n"), &last, Timestamp::UNIX_EPOCH)
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use coracle_meta::Resource;
-use coracle_reconcile::{Controller, EventKind, Index, Key, Outcome, Plan, View, Watch};
+use coracle_reconcile::{Controller, EventKind, EventNote, Index, Key, Outcome, Plan, View, Watch};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -43,8 +43,15 @@ pub struct NodeLifecycle {
 
 #[derive(Clone)]
 struct Seen {
+    uid: String,
     signs: (Value, Value),
     at: Timestamp,
+}
+
+fn removed(name: &str, uid: &str) -> EventNote {
+    let message = format!("Node {name} event: Removing Node {name} from Controller");
+    let regarding = json!({"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid});
+    EventNote { regarding, kind: EventKind::Normal, reason: "RemovingNode", message, of_write: None }
 }
 
 impl Controller for NodeLifecycle {
@@ -75,8 +82,9 @@ impl Controller for NodeLifecycle {
 
     fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, now: Timestamp) -> Plan {
         let Some(node) = Item::get(view, &NODES, key) else {
-            self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&key.name);
-            return Plan::default();
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&key.name);
+            let events = seen.map(|seen| removed(&key.name, &seen.uid)).into_iter().collect();
+            return Plan { events, ..Plan::default() };
         };
         let (silent, first) = self.silence(view, &node, now);
         let mut plan = Plan::default();
@@ -122,7 +130,7 @@ impl NodeLifecycle {
                 (Duration::from_secs_f64(now.duration_since(seen.at).as_secs_f64().max(0.0)), first)
             }
             _ => {
-                all.insert(node.name().into(), Seen { signs, at: now });
+                all.insert(node.name().into(), Seen { uid: node.uid().into(), signs, at: now });
                 (Duration::ZERO, first)
             }
         }
@@ -212,7 +220,7 @@ fn unready_pods(view: &dyn View, node: &Item, plan: &mut Plan, now: Timestamp) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
 
     fn at(seconds: u64) -> Timestamp {
         "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + Duration::from_secs(seconds)
@@ -249,7 +257,7 @@ mod tests {
         assert!(view.settle(&controller, &key, at(0)).is_empty());
         view.put(&LEASES, lease("b"));
         assert!(view.settle(&controller, &key, at(49)).is_empty());
-        let plan = controller.reconcile(&view, &key, &Outcome::default(), at(60));
+        let plan = controller.decide(&view, &key, &Outcome::default(), at(60));
         assert_eq!(plan.wake_after, Some(Duration::from_millis(39_001)));
         view.settle(&controller, &key, at(100));
         let status = view.json(&NODES, "", "x")["status"].clone();
@@ -257,6 +265,10 @@ mod tests {
         assert_eq!((&ready["status"], &ready["reason"]), (&json!("Unknown"), &json!("NodeStatusUnknown")));
         assert_eq!(taints(&view), [format!("{UNREACHABLE}:NoSchedule"), format!("{UNREACHABLE}:NoExecute")]);
         assert!(!is_true(&view.json(&PODS, "n", "p")["status"], "Ready"));
+        view.remove(&NODES, "", "x");
+        let gone = controller.decide(&view, &key, &Outcome::default(), at(100));
+        assert_eq!((gone.events[0].reason, gone.events[0].regarding["name"].as_str()), ("RemovingNode", Some("x")));
+        assert!(controller.decide(&view, &key, &Outcome::default(), at(100)).is_empty());
     }
 
     #[test]

@@ -115,7 +115,7 @@ fn remove(pod: &Item, disruption: Option<&str>, now: Timestamp) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
 
     #[test]
     fn a_pod_deleted_before_it_had_a_node_failed() {
@@ -131,10 +131,10 @@ mod tests {
         let view =
             FakeView::new().with(PODS, json!({"metadata": {"name": "a", "namespace": "n"}, "spec": {"nodeName": "x"}}));
         let key = Key::new("n", "a");
-        let plan = PodGarbageCollector.reconcile(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
+        let plan = PodGarbageCollector.decide(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
         assert_eq!((plan.writes.len(), plan.asks.len()), (0, 1));
         let last = Outcome { asked: plan.asks, answers: vec![Answer::Object(None)], ..Outcome::default() };
-        view.apply(&PodGarbageCollector.reconcile(&view, &key, &last, Timestamp::UNIX_EPOCH));
+        view.apply(&PodGarbageCollector.decide(&view, &key, &last, Timestamp::UNIX_EPOCH));
         assert!(view.names(&PODS).is_empty());
     }
 }

@@ -4,14 +4,51 @@ use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_meta::Resource;
-use coracle_reconcile::{EventKind, Plan, PodFacts};
+use coracle_meta::{Resource, Status};
+use coracle_reconcile::{EventKind, Outcome, Plan, PodFacts, Write};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::shape::{Item, rfc3339, set_condition, status_of};
 
 pub const PODS: Resource = Resource::new("", "pods");
+
+/// Why pods could not be made, killed or changed, where the last plan ended at that.
+#[derive(Clone, Copy, Default)]
+pub struct Refused<'a> {
+    pub create: Option<&'a Status>,
+    pub delete: Option<&'a Status>,
+    pub change: Option<&'a Status>,
+    /// Of the object; empty where its name was still to be made.
+    pub name: &'a str,
+}
+
+impl<'a> Refused<'a> {
+    /// Their volume claims count as part of pods.
+    pub fn of(last: &'a Outcome) -> Refused<'a> {
+        let is_ours = |resource: &Resource| {
+            resource.group.is_empty() && ["pods", "persistentvolumeclaims"].contains(&&*resource.plural)
+        };
+        let name = match &last.refused {
+            Some(Write::Create { object, .. }) => object["metadata"]["name"].as_str().unwrap_or_default(),
+            Some(Write::Patch { name, .. } | Write::Replace { name, .. } | Write::Delete { name, .. }) => name,
+            None => "",
+        };
+        Refused {
+            create: last.refusal(|write| matches!(write, Write::Create { resource, .. } if is_ours(resource))),
+            delete: last.refusal(|write| matches!(write, Write::Delete { resource, .. } if is_ours(resource))),
+            change: last.refusal(
+                |write| matches!(write, Write::Patch { resource, subresource: None, .. } if is_ours(resource)),
+            ),
+            name,
+        }
+    }
+
+    /// Whether pods could not be made or killed, and why.
+    pub fn replicas(&self) -> Option<&'a Status> {
+        self.create.or(self.delete)
+    }
+}
 
 /// What is asked of every pod of an owner: its tree is not needed for that.
 pub fn facts(pod: &Item) -> Arc<PodFacts> {

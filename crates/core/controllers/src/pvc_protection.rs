@@ -98,7 +98,7 @@ fn uses(pod: &Value, claim: &Item) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
     use serde_json::json;
 
     fn claim(deleting: bool) -> Value {
@@ -116,12 +116,12 @@ mod tests {
 
     fn run(view: &FakeView, live: &[Value]) {
         let key = Key::new("n", "c");
-        let plan = PvcProtection.reconcile(view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
+        let plan = PvcProtection.decide(view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
         view.apply(&plan);
         if !plan.asks.is_empty() {
             let answers = vec![Answer::Objects(live.to_vec())];
             let last = Outcome { asked: plan.asks, answers, ..Outcome::default() };
-            view.apply(&PvcProtection.reconcile(view, &key, &last, Timestamp::UNIX_EPOCH));
+            view.apply(&PvcProtection.decide(view, &key, &last, Timestamp::UNIX_EPOCH));
         }
     }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::claim::{Claim, Claimed};
-use crate::pods::{self, PODS};
+use crate::pods::{self, PODS, Refused};
 use crate::selector::Selector;
 use crate::shape::{Item, condition, controller_key, remove_condition, rfc3339, set_condition, set_count, status_of};
 
@@ -98,7 +98,7 @@ struct Decision<'a> {
     kind: &'a Kind,
     set: Item,
     active: Vec<Item>,
-    error: Option<&'a Status>,
+    refused: Refused<'a>,
     now: Timestamp,
 }
 
@@ -116,9 +116,9 @@ impl<'a> Decision<'a> {
         };
         let Claimed { items, writes } = claim.run(view, |pod| !pods::facts(pod).is_finished());
         let (terminating, active): (Vec<Item>, Vec<Item>) = items.into_iter().partition(pods::is_terminating);
-        let error = last.error.as_ref().filter(|error| !error.is_conflict() && error.code != 404);
+        let refused = Refused::of(last);
         let mut plan = Plan { writes, ..Plan::default() };
-        let decision = Decision { kind, set, active, error, now };
+        let decision = Decision { kind, set, active, refused, now };
         decision.count(view, &mut plan, terminating.len() as i64);
         decision.wait_for_availability(&mut plan);
         Some(plan)
@@ -130,7 +130,7 @@ impl<'a> Decision<'a> {
         let wanted = self.set.at("/spec/replicas").as_i64().unwrap_or(1);
         let difference = self.active.len() as i64 - wanted;
         let status = self.set.status_write(&self.kind.resource, &self.status(difference, terminating));
-        if self.error.is_some() {
+        if self.refused.replicas().is_some() {
             plan.writes.extend(status.clone());
         }
         if !self.set.meta().is_deleting() && difference < 0 {
@@ -138,13 +138,13 @@ impl<'a> Decision<'a> {
         } else if !self.set.meta().is_deleting() && difference > 0 {
             self.delete(view, plan, difference as usize);
         }
-        if self.error.is_none() {
+        if self.refused.replicas().is_none() {
             plan.writes.extend(status);
         }
     }
 
     fn create(&self, plan: &mut Plan, missing: usize) {
-        if let Some(error) = self.error {
+        if let Some(error) = self.refused.create {
             if is_namespace_terminating(error) {
                 return;
             }
@@ -163,6 +163,10 @@ impl<'a> Decision<'a> {
     }
 
     fn delete(&self, view: &dyn View, plan: &mut Plan, surplus: usize) {
+        if let Some(error) = self.refused.delete {
+            let message = format!("Error deleting: {}", error.message);
+            plan.events.push(self.set.note(EventKind::Warning, "FailedDelete", message));
+        }
         let per_node = self.relatives_per_node(view);
         let rank = |pod: &Item| per_node.get(&*pods::facts(pod).node).copied().unwrap_or(0);
         let mut ranked: Vec<(&Item, usize)> = self.active.iter().map(|pod| (pod, rank(pod))).collect();
@@ -216,7 +220,7 @@ impl<'a> Decision<'a> {
     fn tell_failure(&self, status: &mut Value, difference: i64) {
         if difference == 0 {
             remove_condition(status, "ReplicaFailure");
-        } else if let Some(error) = self.error.filter(|_| condition(status, "ReplicaFailure").is_none()) {
+        } else if let Some(error) = self.refused.replicas().filter(|_| condition(status, "ReplicaFailure").is_none()) {
             let reason = if difference < 0 { "FailedCreate" } else { "FailedDelete" };
             let failure = json!({"type": "ReplicaFailure", "status": "True", "lastTransitionTime": rfc3339(self.now),
                 "reason": reason, "message": error.message});
@@ -241,7 +245,7 @@ fn is_namespace_terminating(error: &Status) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
 
     fn now() -> Timestamp {
         "2026-01-01T01:00:00Z".parse().unwrap()
@@ -300,10 +304,58 @@ mod tests {
     }
 
     #[test]
+    fn replication_controllers_do_the_same() {
+        let mut controller = set(2);
+        controller["kind"] = json!("ReplicationController");
+        controller["spec"]["selector"] = json!({"app": "web"});
+        let mut own = pod("a", true);
+        own["metadata"]["ownerReferences"][0]["kind"] = json!("ReplicationController");
+        own["metadata"]["ownerReferences"][0]["apiVersion"] = json!("v1");
+        let view = FakeView::new().with(REPLICATION_CONTROLLERS, controller).with(PODS, own);
+        let key = Key::new("n", "web");
+        let decide = |last: &Outcome| ReplicationController.decide(&view, &key, last, now());
+        let refused = |at: usize| {
+            let refused = decide(&Outcome::default()).writes.get(at).cloned();
+            Outcome { error: Some(Status::new(403, "Forbidden", "no")), refused, ..Outcome::default() }
+        };
+        let told = decide(&refused(0));
+        assert_eq!(told.events[0].reason, "FailedCreate");
+        view.apply(&told);
+        view.settle(&ReplicationController, &key, now());
+        let status = view.json(&REPLICATION_CONTROLLERS, "n", "web")["status"].clone();
+        assert_eq!(
+            (&status["replicas"], &status["readyReplicas"], &status["availableReplicas"]),
+            (&json!(2), &json!(1), &json!(1))
+        );
+        let mut fewer = view.json(&REPLICATION_CONTROLLERS, "n", "web");
+        fewer["spec"]["replicas"] = json!(0);
+        view.put(&REPLICATION_CONTROLLERS, fewer);
+        assert_eq!(decide(&refused(0)).events[0].reason, "FailedDelete");
+        view.settle(&ReplicationController, &key, now());
+        assert!(view.names(&PODS).is_empty());
+    }
+
+    #[test]
+    fn a_refused_deletion_is_told() {
+        let error = || Some(Status::new(500, "InternalError", "no"));
+        let view = FakeView::new().with(REPLICA_SETS, set(0)).with(PODS, pod("a", true));
+        let first = ReplicaSet.decide(&view, &Key::new("n", "web"), &Outcome::default(), now());
+        let last = Outcome { error: error(), refused: first.writes.first().cloned(), ..Outcome::default() };
+        let plan = ReplicaSet.decide(&view, &Key::new("n", "web"), &last, now());
+        assert_eq!((plan.events[0].reason, plan.events[0].message.as_str()), ("FailedDelete", "Error deleting: no"));
+        // What was refused was no pod.
+        let last = Outcome { error: error(), refused: first.writes.last().cloned(), ..Outcome::default() };
+        let plan = ReplicaSet.decide(&view, &Key::new("n", "web"), &last, now());
+        assert_eq!(plan.events[0].reason, "SuccessfulDelete");
+    }
+
+    #[test]
     fn a_refused_creation_is_told() {
         let view = FakeView::new().with(REPLICA_SETS, set(1));
-        let last = Outcome { error: Some(Status::new(403, "Forbidden", "exceeded quota")), ..Outcome::default() };
-        let plan = ReplicaSet.reconcile(&view, &Key::new("n", "web"), &last, now());
+        let first = ReplicaSet.decide(&view, &Key::new("n", "web"), &Outcome::default(), now());
+        let error = Some(Status::new(403, "Forbidden", "exceeded quota"));
+        let last = Outcome { error, refused: first.writes.first().cloned(), ..Outcome::default() };
+        let plan = ReplicaSet.decide(&view, &Key::new("n", "web"), &last, now());
         assert_eq!(
             (plan.events[0].reason, plan.events[0].message.as_str()),
             ("FailedCreate", "Error creating: exceeded quota")

@@ -157,7 +157,7 @@ fn make(view: &dyn View, pod: &Item, entry: &Value, last: &Outcome, plan: &mut P
         );
         return fail(pod, &name, &why, plan);
     };
-    if let Some(error) = &last.error {
+    if let Some(error) = last.refusal(|write| matches!(write, Write::Create { .. })) {
         fail(pod, &name, &error.message, plan);
     }
     let inner = template.at("/spec/metadata");
@@ -255,7 +255,7 @@ fn is_left_behind(view: &dyn View, claim: &Item) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
 
     fn pod(phase: &str) -> Value {
         json!({"metadata": {"name": "p", "namespace": "n"}, "status": {"phase": phase},
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn a_missing_template_is_told() {
         let view = FakeView::new().with(PODS, pod("Pending"));
-        let plan = ResourceClaim.reconcile(&view, &key("pod", "n", "p"), &Outcome::default(), Timestamp::UNIX_EPOCH);
+        let plan = ResourceClaim.decide(&view, &key("pod", "n", "p"), &Outcome::default(), Timestamp::UNIX_EPOCH);
         assert_eq!(plan.events[0].reason, "FailedResourceClaimCreation");
     }
 
@@ -299,9 +299,9 @@ mod tests {
             "status": {"allocation": {}, "reservedFor": [{"resource": "pods", "name": "x", "uid": "u"}]}});
         let view = FakeView::new().with(CLAIMS, claim);
         let key = key("claim", "n", "c");
-        let asks = ResourceClaim.reconcile(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH).asks;
+        let asks = ResourceClaim.decide(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH).asks;
         let last = Outcome { answers: vec![Answer::Object(None)], asked: asks, ..Outcome::default() };
-        view.apply(&ResourceClaim.reconcile(&view, &key, &last, Timestamp::UNIX_EPOCH));
+        view.apply(&ResourceClaim.decide(&view, &key, &last, Timestamp::UNIX_EPOCH));
         assert_eq!(view.json(&CLAIMS, "n", "c")["status"], json!({"allocation": {}}));
     }
 }

@@ -153,7 +153,7 @@ fn address_keys(view: &dyn View, address: &Object) -> Vec<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
 
     fn range(name: &str, cidr: &str, deleting: bool) -> Value {
         let mut range = json!({"metadata": {"name": name}, "spec": {"cidrs": [cidr]}});
@@ -188,7 +188,7 @@ mod tests {
         view.settle(&ServiceCidr, &key, at(20));
         assert_eq!(view.json(&RANGES, "", "a")["status"]["conditions"][0]["reason"], "Terminating");
         view.put(&RANGES, range("b", "10.0.0.0/16", false));
-        let waits = ServiceCidr.reconcile(&view, &key, &Outcome::default(), at(4));
+        let waits = ServiceCidr.decide(&view, &key, &Outcome::default(), at(4));
         assert_eq!(waits.wake_after, Some(Duration::from_secs(6)));
         view.settle(&ServiceCidr, &key, at(20));
         assert_eq!(view.names(&RANGES), ["b"]);

@@ -128,7 +128,7 @@ fn claims(secret: &Item, name: &str, uid: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
 
     fn secret() -> Value {
         json!({"metadata": {"name": "t", "namespace": "n", "annotations": {ACCOUNT_NAME: "robot"}}, "type": TYPE})
@@ -136,11 +136,11 @@ mod tests {
 
     fn run(view: &FakeView, answer: Answer) {
         let (controller, key) = (ServiceAccountToken { root_ca: "PEM".into() }, Key::new("n", "t"));
-        let asks = controller.reconcile(view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH).asks;
+        let asks = controller.decide(view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH).asks;
         assert_eq!(asks.len(), 1);
         let last = Outcome { asked: asks, answers: vec![answer], ..Outcome::default() };
-        view.apply(&controller.reconcile(view, &key, &last, Timestamp::UNIX_EPOCH));
-        assert!(controller.reconcile(view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH).is_empty());
+        view.apply(&controller.decide(view, &key, &last, Timestamp::UNIX_EPOCH));
+        assert!(controller.decide(view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH).is_empty());
     }
 
     #[test]

@@ -80,7 +80,7 @@ fn drives_out(node: &Object) -> DrivesOut {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
     use serde_json::json;
 
     #[test]
@@ -91,7 +91,7 @@ mod tests {
             {"key": "k", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}]}});
         let view = FakeView::new().with(PODS, pod).with(NODES, node);
         let (key, start) = (Key::new("n", "a"), "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap());
-        let early = TaintEviction.reconcile(&view, &key, &Outcome::default(), start + Duration::from_secs(100));
+        let early = TaintEviction.decide(&view, &key, &Outcome::default(), start + Duration::from_secs(100));
         assert_eq!(early, Plan::wake(Duration::from_secs(200)));
         view.settle(&TaintEviction, &key, start + Duration::from_secs(301));
         assert!(view.names(&PODS).is_empty());

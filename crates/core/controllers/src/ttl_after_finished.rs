@@ -52,7 +52,7 @@ fn seconds_left(job: &Item, now: Timestamp) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
     use serde_json::json;
 
     #[test]
@@ -62,7 +62,7 @@ mod tests {
                 {"type": "Complete", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
         let view = FakeView::new().with(JOBS, job);
         let (key, start) = (Key::new("n", "j"), "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap());
-        let early = TtlAfterFinished.reconcile(&view, &key, &Outcome::default(), start + Duration::from_secs(20));
+        let early = TtlAfterFinished.decide(&view, &key, &Outcome::default(), start + Duration::from_secs(20));
         assert_eq!(early, Plan::wake(Duration::from_secs(40)));
         view.settle(&TtlAfterFinished, &key, start + Duration::from_secs(60));
         assert!(view.names(&JOBS).is_empty());

@@ -72,7 +72,7 @@ fn classes_of(_: &dyn View, object: &Object) -> Vec<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_testkit::FakeView;
+    use coracle_testkit::{FakeView, Witness};
     use serde_json::json;
 
     fn class() -> Value {
@@ -83,7 +83,7 @@ mod tests {
     fn a_class_that_a_claim_names_stays() {
         let claim = json!({"metadata": {"name": "c", "namespace": "n"}, "spec": {"volumeAttributesClassName": "gold"}});
         let view = FakeView::new().with(CLASSES, class()).with(CLAIMS, claim);
-        let plan = VacProtection.reconcile(&view, &Key::new("", "gold"), &Outcome::default(), Timestamp::UNIX_EPOCH);
+        let plan = VacProtection.decide(&view, &Key::new("", "gold"), &Outcome::default(), Timestamp::UNIX_EPOCH);
         assert_eq!(plan, Plan::default());
     }
 
@@ -91,10 +91,10 @@ mod tests {
     fn an_unused_class_goes_once_the_store_agrees() {
         let view = FakeView::new().with(CLASSES, class());
         let key = Key::new("", "gold");
-        let asks = VacProtection.reconcile(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH).asks;
+        let asks = VacProtection.decide(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH).asks;
         let answers = vec![Answer::Objects(Vec::new()); asks.len()];
         let last = Outcome { asked: asks, answers, ..Outcome::default() };
-        view.apply(&VacProtection.reconcile(&view, &key, &last, Timestamp::UNIX_EPOCH));
+        view.apply(&VacProtection.decide(&view, &key, &last, Timestamp::UNIX_EPOCH));
         assert!(view.names(&CLASSES).is_empty());
     }
 }

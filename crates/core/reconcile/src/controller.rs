@@ -4,7 +4,7 @@ use coracle_meta::{Object, Resource, Status};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::plan::{Ask, Plan};
+use crate::plan::{Ask, Plan, Write};
 use crate::view::View;
 
 /// What a decision is about: an object of the controller's primary kind, which may be gone.
@@ -33,6 +33,8 @@ pub struct Outcome {
     pub answers: Vec<Answer>,
     /// Why the last plan ended early.
     pub error: Option<Status>,
+    /// The write at which it did.
+    pub refused: Option<Write>,
     /// How many plans in a row failed for this key; the driver's back-off grows with it.
     pub failures: u32,
 }
@@ -54,6 +56,13 @@ pub enum Answer {
 }
 
 impl Outcome {
+    /// Why a write of this sort was refused, where the last plan ended at one. A conflict, and an object that is gone,
+    /// are no refusals: the next look settles them.
+    pub fn refusal(&self, is_meant: impl Fn(&Write) -> bool) -> Option<&Status> {
+        let error = self.error.as_ref().filter(|error| !error.is_conflict() && error.code != 404);
+        error.filter(|_| self.refused.as_ref().is_some_and(is_meant))
+    }
+
     /// The answer to a question, where the last plan asked it.
     pub fn answer(&self, ask: &Ask) -> Option<&Answer> {
         self.asked.iter().zip(&self.answers).find(|(asked, _)| *asked == ask).map(|(_, answer)| answer)

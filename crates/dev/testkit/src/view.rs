@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
+use crate::witness::Witness;
+
 /// Plans in a row after which a controller is taken to chase its own tail.
 const PLANS_MAX: usize = 30;
 
@@ -82,7 +84,7 @@ impl FakeView {
     pub fn settle(&self, controller: &dyn Controller, key: &Key, now: Timestamp) -> Vec<Plan> {
         let mut plans = Vec::new();
         loop {
-            let plan = controller.reconcile(self, key, &Outcome::default(), now);
+            let plan = controller.decide(self, key, &Outcome::default(), now);
             if plan.writes.is_empty() {
                 return plans;
             }

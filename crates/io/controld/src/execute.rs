@@ -70,7 +70,10 @@ pub async fn execute(means: &Means, plan: &Plan) -> Done {
             for (at, result) in results.into_iter().enumerate() {
                 match result {
                     Ok(written) => done.written[next + at] = Some(written),
-                    Err(error) if done.outcome.error.is_none() => done.outcome.error = Some(error.into_status()),
+                    Err(error) if done.outcome.error.is_none() => {
+                        done.outcome.error = Some(error.into_status());
+                        done.outcome.refused = plan.writes.get(next + at).cloned();
+                    }
                     Err(_) => {}
                 }
             }

@@ -43,9 +43,10 @@ impl Controller for CronJob {
         let mut jobs = Item::all(view.by_index(&JOBS, Index::Owner, cron.uid()));
         jobs.retain(|job| cron.controls(job.meta()));
         let status = status_of(&cron);
-        let error = last.error.as_ref().filter(|error| !error.is_conflict() && error.code != 404);
+        let create = last.refusal(|write| matches!(write, Write::Create { .. }));
+        let delete = last.refusal(|write| matches!(write, Write::Delete { .. }));
         let plan = Plan::default();
-        Decision { view, cron, jobs, status, error, now, plan }.decide()
+        Decision { view, cron, jobs, status, refused: (create, delete), now, plan }.decide()
     }
 }
 
@@ -54,7 +55,8 @@ struct Decision<'a> {
     cron: Item,
     jobs: Vec<Item>,
     status: Value,
-    error: Option<&'a Status>,
+    /// Why a job could not be made, or not be deleted.
+    refused: (Option<&'a Status>, Option<&'a Status>),
     now: Timestamp,
     plan: Plan,
 }
@@ -237,6 +239,9 @@ impl Decision<'_> {
     }
 
     fn delete(&mut self, job: &Item) {
+        if let Some(error) = self.refused.1.take() {
+            self.tell(EventKind::Warning, "FailedDelete", format!("Deleted job: {}", error.message));
+        }
         let mut write = job.delete(&JOBS);
         if let Write::Delete { propagation, .. } = &mut write {
             *propagation = Some(Propagation::Background);
@@ -256,7 +261,7 @@ impl Decision<'_> {
 
     /// The job joins the list of active ones when it is seen: only then is its uid known.
     fn create(&mut self, name: String, at: Timestamp, zone: TimeZone) {
-        if let Some(error) = self.error {
+        if let Some(error) = self.refused.0 {
             self.tell(EventKind::Warning, "FailedCreate", format!("Error creating job: {}", error.message));
         }
         let format = if zone == TimeZone::UTC { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S%:z" };

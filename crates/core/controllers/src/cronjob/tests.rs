@@ -1,6 +1,6 @@
 //! Cron jobs on a fake cluster whose jobs finish when the test says so.
 
-use coracle_testkit::FakeView;
+use coracle_testkit::{FakeView, Witness};
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn settle(view: &FakeView, now: &str) -> Vec<Plan> {
 }
 
 fn plan(view: &FakeView, now: &str) -> Plan {
-    CronJob.reconcile(view, &Key::new("n", "tick"), &Outcome::default(), at(now))
+    CronJob.decide(view, &Key::new("n", "tick"), &Outcome::default(), at(now))
 }
 
 fn status(view: &FakeView) -> Value {
@@ -102,6 +102,7 @@ fn suspended_and_unreadable_schedules_start_nothing() {
     assert_eq!((suspended.is_empty(), suspended.wake_after), (true, None));
     let cases = [
         (json!({"schedule": "never"}), "UnparseableSchedule"),
+        (json!({"schedule": "0 0 30 2 *"}), "InvalidSchedule"),
         (json!({"timeZone": "Nowhere/City"}), "UnknownTimeZone"),
     ];
     for (spec, reason) in cases {
@@ -119,4 +120,32 @@ fn active_jobs_that_went_missing_are_told() {
     assert_eq!(plan.events[0].reason, "MissingJob");
     view.apply(&plan);
     assert_eq!(status(&view).get("active"), None);
+}
+
+#[test]
+fn what_is_refused_is_told() {
+    let view = cluster(json!({"concurrencyPolicy": "Replace"}));
+    let told = |now: &str, wanted: fn(&Write) -> bool| {
+        let refused = plan(&view, now).writes.into_iter().find(wanted);
+        let last = Outcome { error: Some(Status::new(500, "", "no")), refused, ..Outcome::default() };
+        let plan = CronJob.decide(&view, &Key::new("n", "tick"), &last, at(now));
+        let event = plan.events.into_iter().find(|event| event.reason.starts_with("Failed"));
+        event.map(|event| (event.reason, event.message)).unwrap_or_default()
+    };
+    let create = told("00:01:00", |write| matches!(write, Write::Create { .. }));
+    assert_eq!(create, ("FailedCreate", "Error creating job: no".into()));
+    settle(&view, "00:01:00");
+    let delete = told("00:02:00", |write| matches!(write, Write::Delete { .. }));
+    assert_eq!(delete, ("FailedDelete", "Deleted job: no".into()));
+}
+
+#[test]
+fn what_is_odd_is_told() {
+    let zoned = plan(&cluster(json!({"schedule": "TZ=UTC 0 * * * *"})), "00:05:00");
+    assert_eq!(zoned.events[0].reason, "UnsupportedSchedule");
+    let view = cluster(json!({}));
+    let owner =
+        json!([{"apiVersion": "batch/v1", "kind": "CronJob", "name": "tick", "uid": "tick-uid", "controller": true}]);
+    view.put(&JOBS, json!({"metadata": {"name": "j", "namespace": "n", "ownerReferences": owner}}));
+    assert_eq!(plan(&view, "00:00:30").events[0].reason, "UnexpectedJob");
 }

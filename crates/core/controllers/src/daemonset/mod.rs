@@ -9,14 +9,14 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use coracle_meta::{Object, Resource, Status};
+use coracle_meta::{Object, Resource};
 use coracle_reconcile::{Controller, EventKind, Key, Outcome, Plan, View, Watch, Write};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::claim::{Claim, Claimed};
 use crate::history::{Collision, History, Owner, REVISIONS};
-use crate::pods::{self, PODS};
+use crate::pods::{self, PODS, Refused};
 use crate::selector::Selector;
 use crate::shape::{Item, Rounding, controller_key, scaled};
 use backoff::Backoff;
@@ -74,8 +74,7 @@ impl Controller for DaemonSet {
         if set.meta().is_deleting() {
             return Plan::default();
         }
-        let error = last.error.as_ref().filter(|error| !error.is_conflict() && error.code != 404);
-        Decision::decide(view, set, &self.backoff, error, now)
+        Decision::decide(view, set, &self.backoff, Refused::of(last), now)
     }
 }
 
@@ -110,13 +109,13 @@ struct Decision<'a> {
     pods: BTreeMap<String, Vec<Item>>,
     hash: String,
     backoff: &'a Backoff,
-    error: Option<&'a Status>,
+    refused: Refused<'a>,
     now: Timestamp,
     plan: Plan,
 }
 
 impl<'a> Decision<'a> {
-    fn decide(view: &dyn View, set: Item, backoff: &'a Backoff, error: Option<&'a Status>, now: Timestamp) -> Plan {
+    fn decide(view: &dyn View, set: Item, backoff: &'a Backoff, refused: Refused<'a>, now: Timestamp) -> Plan {
         let selector = Selector::parse(set.at("/spec/selector"));
         let claim = Claim {
             owner: &set,
@@ -154,7 +153,7 @@ impl<'a> Decision<'a> {
         let live: Vec<String> =
             items.iter().filter_map(|pod| pod.meta().label(HASH_LABEL)).map(str::to_owned).collect();
         let pods = by_node(items);
-        let mut decision = Decision { set, nodes, pods, hash: present.hash, backoff, error, now, plan };
+        let mut decision = Decision { set, nodes, pods, hash: present.hash, backoff, refused, now, plan };
         decision.carry_out();
         let in_use = |revision: &Item| {
             let hash = revision.meta().label(HASH_LABEL).unwrap_or_default();
@@ -174,11 +173,11 @@ impl<'a> Decision<'a> {
             changes = self.roll();
         }
         let status = self.set.status_write(&DAEMON_SETS, &self.status());
-        if self.error.is_some() {
+        if self.refused.replicas().is_some() {
             self.plan.writes.extend(status.clone());
         }
         self.make(changes);
-        if self.error.is_none() {
+        if self.refused.replicas().is_none() {
             self.plan.writes.extend(status);
         }
         self.wait_for_availability();
@@ -251,13 +250,17 @@ impl<'a> Decision<'a> {
 
     fn make(&mut self, changes: Changes) {
         let create = &changes.create[..changes.create.len().min(BURST_MAX)];
-        if let Some(error) = self.error.filter(|_| !create.is_empty()) {
+        if let Some(error) = self.refused.create.filter(|_| !create.is_empty()) {
             let message = format!("Error creating: {}", error.message);
             self.plan.events.push(self.set.note(EventKind::Warning, "FailedCreate", message));
         }
         for node in create {
             let (namespace, object) = (self.set.namespace().to_owned(), self.pod(node));
             self.write(Write::Create { resource: PODS, namespace, object }, "SuccessfulCreate", "Created pod: {name}");
+        }
+        if let Some(error) = self.refused.delete.filter(|_| !changes.delete.is_empty()) {
+            let message = format!("Error deleting: {}", error.message);
+            self.plan.events.push(self.set.note(EventKind::Warning, "FailedDelete", message));
         }
         for pod in changes.delete.iter().take(BURST_MAX) {
             self.write(pod.delete(&PODS), "SuccessfulDelete", "Deleted pod: {name}");

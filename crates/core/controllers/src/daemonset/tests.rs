@@ -1,6 +1,6 @@
 //! Daemon sets on a fake cluster whose pods become ready when the test says so.
 
-use coracle_testkit::FakeView;
+use coracle_testkit::{FakeView, Witness};
 
 use super::*;
 
@@ -88,7 +88,7 @@ fn a_new_template_takes_over_node_by_node_and_undo_needs_no_new_revision() {
     settle(&view);
     start(&view);
     change_image(&view, "b");
-    let first = DaemonSet::default().reconcile(&view, &Key::new("n", "log"), &Outcome::default(), now());
+    let first = DaemonSet::default().decide(&view, &Key::new("n", "log"), &Outcome::default(), now());
     view.apply(&first);
     assert_eq!(pods_of(&view).len(), 2);
     for _ in 0..4 {
@@ -167,4 +167,57 @@ fn failed_pods_are_replaced_and_told() {
     assert_eq!(plans[0].events[0].reason, "FailedDaemonPod");
     assert_eq!(pods_of(&view).iter().filter(|pod| pods::phase(pod) == "Failed").count(), 0);
     assert_eq!(pods_of(&view).len(), 3);
+}
+
+#[test]
+fn what_is_refused_is_told() {
+    let view = cluster(rolling(1, 0));
+    let told = |kind: &str| {
+        let key = Key::new("n", "log");
+        let first = DaemonSet::default().decide(&view, &key, &Outcome::default(), now());
+        let is_meant = |write: &Write| match write {
+            Write::Create { resource, .. } => kind == "FailedCreate" && *resource == PODS,
+            Write::Delete { resource, .. } => kind == "FailedDelete" && *resource == PODS,
+            _ => false,
+        };
+        let refused = first.writes.into_iter().find(is_meant);
+        let error = Some(coracle_meta::Status::internal("no"));
+        let plan = DaemonSet::default().decide(&view, &key, &Outcome { error, refused, ..Outcome::default() }, now());
+        plan.events.iter().filter(|event| event.reason == kind).count()
+    };
+    assert_eq!((told("FailedCreate"), told("FailedDelete")), (1, 0));
+    settle(&view);
+    start(&view);
+    view.remove(&NODES, "", "a");
+    settle(&view);
+    change_image(&view, "b");
+    settle(&view);
+    view.put(&NODES, {
+        let mut node = node("b");
+        node["spec"]["taints"] = json!([{"key": "k", "effect": "NoExecute"}]);
+        node
+    });
+    assert_eq!(told("FailedDelete"), 1);
+}
+
+#[test]
+fn a_selector_of_everything_is_told() {
+    let view = cluster(rolling(1, 0));
+    let mut set = view.json(&DAEMON_SETS, "n", "log");
+    set["spec"]["selector"] = json!({});
+    view.put(&DAEMON_SETS, set);
+    let plan = DaemonSet::default().decide(&view, &Key::new("n", "log"), &Outcome::default(), now());
+    assert_eq!((plan.writes.len(), plan.events[0].reason), (0, "SelectingAll"));
+}
+
+#[test]
+fn a_daemon_that_ended_well_is_told_and_replaced() {
+    let view = cluster(rolling(1, 0));
+    settle(&view);
+    start(&view);
+    let mut pod = (*pods_of(&view)[0].tree()).clone();
+    pod["status"] = json!({"phase": "Succeeded"});
+    view.put(&PODS, pod);
+    let plan = DaemonSet::default().decide(&view, &Key::new("n", "log"), &Outcome::default(), now());
+    assert_eq!(plan.events[0].reason, "SucceededDaemonPod");
 }

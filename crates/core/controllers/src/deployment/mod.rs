@@ -43,7 +43,8 @@ impl Controller for Deployment {
 
     fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, now: Timestamp) -> Plan {
         let Some(item) = Item::get(view, &DEPLOYMENTS, key) else { return Plan::default() };
-        let mut rollout = Rollout::new(view, item, last.error.as_ref(), now);
+        let refused = last.refusal(|write| matches!(write, Write::Create { .. }));
+        let mut rollout = Rollout::new(view, item, refused, now);
         rollout.decide(view);
         rollout.plan
     }

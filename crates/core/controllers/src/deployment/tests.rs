@@ -1,6 +1,6 @@
 //! Rollouts on a fake cluster whose replica sets follow at once.
 
-use coracle_testkit::FakeView;
+use coracle_testkit::{FakeView, Witness};
 
 use super::*;
 
@@ -104,7 +104,7 @@ fn scaling_in_mid_rollout_keeps_proportions() {
     tree["spec"]["replicas"] = json!(8);
     tree["metadata"]["generation"] = json!(3);
     view.put(&DEPLOYMENTS, tree);
-    let plan = Deployment.reconcile(&view, &key(), &Outcome::default(), now());
+    let plan = Deployment.decide(&view, &key(), &Outcome::default(), now());
     view.apply(&plan);
     assert_eq!(sizes(&view), [("1".into(), 6), ("2".into(), 4)]);
 }
@@ -126,11 +126,51 @@ fn recreate_waits_for_the_old_pods() {
 fn no_progress_within_the_deadline_is_told() {
     let view = FakeView::new().with(DEPLOYMENTS, deployment(1, "a"));
     view.settle(&Deployment, &key(), now());
-    let plan = Deployment.reconcile(&view, &key(), &Outcome::default(), now());
+    let plan = Deployment.decide(&view, &key(), &Outcome::default(), now());
     assert_eq!(plan.wake_after, Some(std::time::Duration::from_secs(601)));
     let later = now() + std::time::Duration::from_secs(601);
     view.settle(&Deployment, &key(), later);
     let status = view.json(&DEPLOYMENTS, "n", "web")["status"].clone();
     let progressing = crate::shape::condition(&status, "Progressing").unwrap();
     assert_eq!((&progressing["status"], &progressing["reason"]), (&json!("False"), &json!("ProgressDeadlineExceeded")));
+}
+
+#[test]
+fn what_is_odd_is_told() {
+    let mut tree = deployment(1, "a");
+    tree["spec"]["selector"] = json!({});
+    let view = FakeView::new().with(DEPLOYMENTS, tree);
+    let plan = Deployment.decide(&view, &key(), &Outcome::default(), now());
+    assert_eq!(plan.events[0].reason, "SelectingAll");
+
+    let view = FakeView::new().with(DEPLOYMENTS, deployment(1, "a"));
+    let first = Deployment.decide(&view, &key(), &Outcome::default(), now());
+    let (error, refused) = (Some(coracle_meta::Status::internal("no")), first.writes.first().cloned());
+    let plan = Deployment.decide(&view, &key(), &Outcome { error, refused, ..Outcome::default() }, now());
+    assert_eq!(plan.events[0].reason, "ReplicaSetCreateError");
+}
+
+#[test]
+fn failures_of_its_sets_are_its_own() {
+    let view = FakeView::new().with(DEPLOYMENTS, deployment(1, "a"));
+    view.settle(&Deployment, &key(), now());
+    let mut set = (*Item::all(view.list(&REPLICA_SETS, None))[0].tree()).clone();
+    set["status"] = json!({"replicas": 0, "observedGeneration": 1, "conditions": [
+        {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}]});
+    view.put(&REPLICA_SETS, set);
+    view.settle(&Deployment, &key(), now());
+    let status = view.json(&DEPLOYMENTS, "n", "web")["status"].clone();
+    assert_eq!(crate::shape::condition(&status, "ReplicaFailure").unwrap()["reason"], "FailedCreate");
+}
+
+#[test]
+fn a_name_that_is_taken_raises_the_collision_count() {
+    let view = FakeView::new().with(DEPLOYMENTS, deployment(1, "a"));
+    let first = Deployment.decide(&view, &key(), &Outcome::default(), now());
+    let Some(Write::Create { object, .. }) = first.writes.first() else { panic!("a set is made: {first:?}") };
+    let taken = json!({"metadata": {"name": object["metadata"]["name"], "namespace": "n"}, "spec": {"replicas": 0}});
+    view.put(&REPLICA_SETS, taken);
+    view.settle(&Deployment, &key(), now());
+    assert_eq!(view.json(&DEPLOYMENTS, "n", "web")["status"]["collisionCount"], 1);
+    assert_eq!(view.names(&REPLICA_SETS).len(), 2);
 }

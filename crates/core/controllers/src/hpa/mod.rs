@@ -125,6 +125,10 @@ impl Decision<'_> {
             );
             return self.no_scale(&why);
         };
+        let is_status = |write: &Write| matches!(write, Write::Patch { subresource: Some("status"), .. });
+        if let Some(error) = self.last.refusal(is_status) {
+            self.plan.events.push(self.scaler.note(EventKind::Warning, "FailedUpdateStatus", error.message.clone()));
+        }
         let target = match self.last.answer(scale) {
             None => return self.plan.asks = vec![scale.clone()],
             Some(Answer::Object(Some(found))) => target(scale, found),
@@ -330,7 +334,8 @@ impl Decision<'_> {
     }
 
     fn resize(&mut self, target: &Target, desired: i64, reason: &str) {
-        if let Some(error) = &self.last.error {
+        let is_scale = |write: &Write| matches!(write, Write::Patch { subresource: Some("scale"), .. });
+        if let Some(error) = self.last.refusal(is_scale) {
             let message = format!("New size: {desired}; reason: {reason}; error: {}", error.message);
             self.plan.events.push(self.scaler.note(EventKind::Warning, "FailedRescale", message));
         }

@@ -82,12 +82,18 @@ fn what(source: &Value) -> &'static str {
 
 fn unserved(kind: &str) -> Failure {
     let (reason, metric, api) = match kind {
-        "External" => ("FailedGetExternalMetric", "external metric", "external"),
+        "Pods" => ("FailedGetPodsMetric", "pods metric value", "custom"),
         "Object" => ("FailedGetObjectMetric", "object metric value", "custom"),
-        _ => ("FailedGetPodsMetric", "pods metric value", "custom"),
+        "External" => ("FailedGetExternalMetric", "external metric", "external"),
+        _ => return unknown(kind),
     };
     let why = format!("unable to fetch metrics from {api} metrics API: no server serves {api}.metrics.k8s.io");
     Failure { reason, what: format!("failed to get {metric}"), why }
+}
+
+fn unknown(kind: &str) -> Failure {
+    let why = format!("unknown metric source type {kind:?}");
+    Failure { reason: "InvalidMetricSourceType", what: "failed to compute desired number of replicas".into(), why }
 }
 
 /// Thousandths as a quantity, of memory with a binary suffix.

@@ -2,7 +2,7 @@
 
 use super::*;
 use coracle_meta::GroupVersionKind;
-use coracle_testkit::FakeView;
+use coracle_testkit::{FakeView, Witness};
 
 const DEPLOYMENTS: Resource = Resource::new("apps", "deployments");
 
@@ -47,23 +47,23 @@ fn metrics(used: &[(&str, &str)]) -> Answer {
 
 /// Decides, answering with a scale of this size and these metrics.
 fn decide(view: &FakeView, controller: &HorizontalPodAutoscaler, replicas: i64, metrics: &Answer) -> Plan {
-    decide_of(view, controller, "h", replicas, metrics)
+    let scale = json!({"spec": {"replicas": replicas}, "status": {"selector": "app=web"}});
+    decide_on(view, controller, "h", &scale, metrics)
 }
 
-fn decide_of(
+fn decide_on(
     view: &FakeView,
     controller: &HorizontalPodAutoscaler,
     name: &str,
-    replicas: i64,
+    scale: &Value,
     metrics: &Answer,
 ) -> Plan {
     let mut last = Outcome::default();
     loop {
-        let plan = controller.reconcile(view, &Key::new("n", name), &last, now());
+        let plan = controller.decide(view, &Key::new("n", name), &last, now());
         if plan.asks.is_empty() {
             return plan;
         }
-        let scale = json!({"spec": {"replicas": replicas}, "status": {"selector": "app=web"}});
         let answer = |ask: &Ask| match ask {
             Ask::Scale { .. } => Answer::Object(Some(scale.clone())),
             _ => metrics.clone(),
@@ -120,7 +120,7 @@ fn usage_near_the_target_changes_nothing() {
     let controller = controller();
     let plan = decide(&view, &controller, 2, &metrics(&[("a", "52m"), ("b", "50m")]));
     assert_eq!(size(&plan), None);
-    let again = controller.reconcile(&view, &Key::new("n", "h"), &Outcome::default(), now());
+    let again = controller.decide(&view, &Key::new("n", "h"), &Outcome::default(), now());
     assert!(again.is_empty() && again.wake_after.is_some());
 }
 
@@ -140,9 +140,16 @@ fn bounds_need_no_metrics() {
 
 #[test]
 fn what_is_not_to_be_had_is_told() {
-    for (metric, reason) in
-        [(cpu(50), "FailedGetResourceMetric"), (json!({"type": "External", "external": {}}), "FailedGetExternalMetric")]
-    {
+    let container = json!({"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "c",
+        "target": {"type": "Utilization", "averageUtilization": 50}}});
+    for (metric, reason) in [
+        (cpu(50), "FailedGetResourceMetric"),
+        (container, "FailedGetContainerResourceMetric"),
+        (json!({"type": "Pods", "pods": {}}), "FailedGetPodsMetric"),
+        (json!({"type": "Object", "object": {}}), "FailedGetObjectMetric"),
+        (json!({"type": "External", "external": {}}), "FailedGetExternalMetric"),
+        (json!({"type": "Odd"}), "InvalidMetricSourceType"),
+    ] {
         let view = view(metric);
         let plan = decide(&view, &controller(), 2, &metrics(&[]));
         assert_eq!((size(&plan), plan.events[0].reason), (None, reason));
@@ -186,7 +193,8 @@ fn two_that_scale_the_same_pods_do_nothing() {
     let mut second = Value::clone(&first);
     second["metadata"]["name"] = json!("i");
     view = view.with(SCALERS, second);
-    let plan = decide_of(&view, &controller, "i", 2, &used);
+    let plan =
+        decide_on(&view, &controller, "i", &json!({"spec": {"replicas": 2}, "status": {"selector": "app=web"}}), &used);
     assert_eq!((size(&plan), plan.events[0].reason), (None, "AmbiguousSelector"));
     let why = "pods by selector app=web are controlled by multiple HPAs: [n/h n/i]";
     assert_eq!(plan.events[0].message, why);
@@ -210,4 +218,51 @@ fn a_pod_that_was_not_ready_for_a_whole_window_says_nothing_of_processors() {
         let plan = decide(&view, &controller(), 2, &Answer::Objects(vec![used("a"), used("b")]));
         assert_eq!(size(&plan), wanted, "{window}");
     }
+}
+
+#[test]
+fn a_selector_that_chooses_nothing_or_too_much_is_told() {
+    let used = metrics(&[("a", "90m"), ("b", "60m")]);
+    for (selector, event) in [("", "SelectorRequired"), ("=,=", "InvalidSelector")] {
+        let scale = json!({"spec": {"replicas": 2}, "status": {"selector": selector}});
+        let plan = decide_on(&view(cpu(50)), &controller(), "h", &scale, &used);
+        assert_eq!((size(&plan), plan.events[0].reason), (None, event));
+        assert!(conditions(&plan).contains(&"ScalingActive=False InvalidSelector".to_owned()), "{plan:?}");
+    }
+}
+
+#[test]
+fn a_refused_write_is_told() {
+    let view = view(cpu(50));
+    let used = metrics(&[("a", "90m"), ("b", "60m")]);
+    let first = decide(&view, &controller(), 2, &used);
+    for (at, reason) in [(0, "FailedRescale"), (1, "FailedUpdateStatus")] {
+        let asks = controller().decide(&view, &Key::new("n", "h"), &Outcome::default(), now()).asks;
+        assert_eq!(asks.len(), 1);
+        let scale = json!({"spec": {"replicas": 2}, "status": {"selector": "app=web"}});
+        let all = [
+            asks[0].clone(),
+            Ask::List { resource: usage::METRICS, namespace: "n".into(), selector: "app=web".into() },
+        ];
+        let last = Outcome {
+            asked: all.to_vec(),
+            answers: vec![Answer::Object(Some(scale)), used.clone()],
+            error: Some(coracle_meta::Status::internal("no")),
+            refused: first.writes.get(at).cloned(),
+            ..Outcome::default()
+        };
+        let plan = controller().decide(&view, &Key::new("n", "h"), &last, now());
+        assert_eq!(plan.events[0].reason, reason);
+    }
+}
+
+#[test]
+fn a_target_that_is_gone_is_told() {
+    let view = view(cpu(50));
+    let controller = controller();
+    let asked = controller.decide(&view, &Key::new("n", "h"), &Outcome::default(), now()).asks;
+    let last = Outcome { asked, answers: vec![Answer::Object(None)], ..Outcome::default() };
+    let plan = controller.decide(&view, &Key::new("n", "h"), &last, now());
+    assert_eq!(plan.events[0].reason, "FailedGetScale");
+    assert!(conditions(&plan).contains(&"AbleToScale=False FailedGetScale".to_owned()));
 }

@@ -145,7 +145,7 @@ impl Decision<'_> {
                 self.counts.ready -= pods.iter().filter(|pod| pods::is_ready(pod)).count() as i64;
                 self.counts.terminating += pods.len() as i64;
             }
-            Act::Create(indexes) if self.error.is_none() => self.counts.active += indexes.len() as i64,
+            Act::Create(indexes) if self.refused.create.is_none() => self.counts.active += indexes.len() as i64,
             Act::Create(_) => {}
         }
     }
@@ -157,12 +157,16 @@ impl Decision<'_> {
                     let held = pods.iter().filter(|pod| has_finalizer(pod, FINALIZER));
                     self.plan.writes.extend(held.map(without_finalizer));
                 }
+                if let Some(error) = self.refused.delete.filter(|_| !pods.is_empty()) {
+                    let message = format!("Error deleting: {}", error.message);
+                    self.plan.events.push(self.job.note(EventKind::Warning, "FailedDelete", message));
+                }
                 for pod in pods {
                     self.write(pod.delete(&PODS), "SuccessfulDelete", "Deleted pod: {name}");
                 }
             }
             Act::Create(indexes) => {
-                if let Some(error) = self.error.filter(|_| !indexes.is_empty()) {
+                if let Some(error) = self.refused.create.filter(|_| !indexes.is_empty()) {
                     if is_namespace_terminating(error) {
                         return;
                     }

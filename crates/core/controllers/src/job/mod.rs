@@ -12,13 +12,13 @@ mod track;
 
 use std::collections::BTreeMap;
 
-use coracle_meta::{Object, Resource, Status};
-use coracle_reconcile::{Controller, Key, Outcome, Plan, View, Watch};
+use coracle_meta::{Object, Resource};
+use coracle_reconcile::{Controller, EventKind, Key, Outcome, Plan, View, Watch};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::claim::{Claim, Claimed, finalizers_without, has_finalizer};
-use crate::pods::{self, PODS};
+use crate::pods::{self, PODS, Refused};
 use crate::selector::Selector;
 use crate::shape::{Item, condition, controller_key, rfc3339, status_of};
 use indexes::{Indexes, index_of};
@@ -44,6 +44,11 @@ impl Controller for Job {
         let manager = job.text("/spec/managedBy");
         if !manager.is_empty() && manager != "kubernetes.io/job-controller" {
             return Plan::default();
+        }
+        if !["", "Indexed", "NonIndexed"].contains(&job.text("/spec/completionMode")) {
+            let message = "Skipped Job sync because completion mode is unknown";
+            let events = vec![job.note(EventKind::Warning, "UnknownCompletionMode", message)];
+            return Plan { events, ..Plan::default() };
         }
         if is_finished(&job) {
             return forget(view, key, Some(&job));
@@ -102,7 +107,7 @@ struct Decision<'a> {
     indexed: Option<Indexed>,
     /// The condition that ends the job, interim or final.
     finished: Option<Value>,
-    error: Option<&'a Status>,
+    refused: Refused<'a>,
     now: Timestamp,
     plan: Plan,
 }
@@ -155,10 +160,10 @@ impl<'a> Decision<'a> {
         if job.at("/spec/completionMode") == "Indexed" {
             pods.sort_by_key(index_of);
         }
-        let error = last.error.as_ref().filter(|error| !error.is_conflict() && error.code != 404);
+        let refused = Refused::of(last);
         let plan = Plan { writes, ..Plan::default() };
         let (indexed, finished) = (None, None);
-        Decision { job, pods, active, status, counts, indexed, finished, error, now, plan }
+        Decision { job, pods, active, status, counts, indexed, finished, refused, now, plan }
     }
 
     fn decide(mut self) -> Plan {

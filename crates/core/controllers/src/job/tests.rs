@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coracle_testkit::FakeView;
+use coracle_testkit::{FakeView, Witness};
 
 use super::indexes::INDEX;
 use super::*;
@@ -97,7 +97,7 @@ fn a_uid_is_told_before_its_finalizer_goes() {
     let view = job(json!({}));
     settle(&view, now());
     end(&view, "Succeeded", 0, any);
-    let plan = Job.reconcile(&view, &key(), &Outcome::default(), now());
+    let plan = Job.decide(&view, &key(), &Outcome::default(), now());
     let kinds: Vec<&str> = plan
         .writes
         .iter()
@@ -120,7 +120,7 @@ fn failures_wait_longer_each_time_until_the_limit() {
     settle(&view, now());
     end(&view, "Failed", 1, any);
     settle(&view, now());
-    let plan = Job.reconcile(&view, &key(), &Outcome::default(), now());
+    let plan = Job.decide(&view, &key(), &Outcome::default(), now());
     assert_eq!((plan.writes.len(), plan.wake_after), (0, Some(Duration::from_secs(10))));
     let later = now() + Duration::from_secs(10);
     settle(&view, later);
@@ -136,7 +136,7 @@ fn failures_wait_longer_each_time_until_the_limit() {
 fn the_deadline_ends_what_still_runs() {
     let view = job(json!({"activeDeadlineSeconds": 30}));
     settle(&view, now());
-    let plan = Job.reconcile(&view, &key(), &Outcome::default(), now());
+    let plan = Job.decide(&view, &key(), &Outcome::default(), now());
     assert_eq!(plan.wake_after, Some(Duration::from_secs(30)));
     let plans = settle(&view, now() + Duration::from_secs(30));
     assert_eq!(conditions(&view)[1], ("Failed".into(), "DeadlineExceeded".into()));
@@ -264,4 +264,47 @@ fn pods_of_a_job_that_is_gone_are_let_go() {
     view.remove(&JOBS, "n", "work");
     settle(&view, now());
     assert!(pods_of(&view).iter().all(|pod| pod["metadata"]["finalizers"].is_null()));
+}
+
+#[test]
+fn what_is_refused_is_told() {
+    let view = job(json!({}));
+    let first = Job.decide(&view, &key(), &Outcome::default(), now());
+    let refused = first.writes.into_iter().find(|write| matches!(write, coracle_reconcile::Write::Create { .. }));
+    let last = Outcome { error: Some(coracle_meta::Status::internal("no")), refused, ..Outcome::default() };
+    let plan = Job.decide(&view, &key(), &last, now());
+    assert_eq!(plan.events[0].reason, "FailedCreate");
+    settle(&view, now());
+    let mut suspended = view.json(&JOBS, "n", "work");
+    suspended["spec"]["suspend"] = json!(true);
+    view.put(&JOBS, suspended);
+    let first = Job.decide(&view, &key(), &Outcome::default(), now());
+    let refused = first.writes.into_iter().find(|write| matches!(write, coracle_reconcile::Write::Delete { .. }));
+    let last = Outcome { error: Some(coracle_meta::Status::internal("no")), refused, ..Outcome::default() };
+    let plan = Job.decide(&view, &key(), &last, now());
+    let told = plan.events.iter().find(|event| event.reason == "FailedDelete").unwrap();
+    assert!(told.message.starts_with("Error deleting: "), "{}", told.message);
+}
+
+#[test]
+fn a_mode_of_another_version_is_told_and_left_alone() {
+    let plan = Job.decide(&job(json!({"completionMode": "Odd"})), &key(), &Outcome::default(), now());
+    assert_eq!((plan.writes.len(), plan.events[0].reason), (0, "UnknownCompletionMode"));
+}
+
+#[test]
+fn more_failed_indexes_than_are_allowed_end_the_job() {
+    let spec = json!({"completionMode": "Indexed", "completions": 3, "parallelism": 3, "backoffLimitPerIndex": 0,
+        "maxFailedIndexes": 0, "backoffLimit": i32::MAX});
+    let view = job(spec);
+    settle(&view, now());
+    end(&view, "Failed", 1, index("0"));
+    let plans = settle(&view, now());
+    // The others are on their way out; the job ends with them.
+    for pod in pods_of(&view) {
+        view.remove(&PODS, "n", pod["metadata"]["name"].as_str().unwrap());
+    }
+    let after = settle(&view, now());
+    let told = plans.iter().chain(&after).flat_map(|plan| &plan.events);
+    assert!(told.into_iter().any(|event| event.reason == "MaxFailedIndexesExceeded"), "{after:#?}");
 }

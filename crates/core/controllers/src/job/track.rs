@@ -41,7 +41,7 @@ impl Decision<'_> {
         let finished = !removals.more && self.end();
         let last =
             if must_tell_first { self.second_write(&before) } else { self.job.status_write(&JOBS, &self.status) };
-        let creates_again = self.error.is_some() && matches!(act, Act::Create(_));
+        let creates_again = self.refused.create.is_some() && matches!(act, Act::Create(_));
         if creates_again {
             self.plan.writes.extend(last.clone());
         }

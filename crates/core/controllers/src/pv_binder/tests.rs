@@ -2,7 +2,7 @@
 
 use super::*;
 use coracle_reconcile::{Answer, Ask};
-use coracle_testkit::FakeView;
+use coracle_testkit::{FakeView, Witness};
 
 fn volume(name: &str, size: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
@@ -17,7 +17,7 @@ fn claim(size: &str) -> Value {
 }
 
 fn decide(view: &FakeView, key: &Key) -> Plan {
-    let plan = PvBinder.reconcile(view, key, &Outcome::default(), Timestamp::UNIX_EPOCH);
+    let plan = PvBinder.decide(view, key, &Outcome::default(), Timestamp::UNIX_EPOCH);
     if plan.asks.is_empty() {
         view.apply(&plan);
         return plan;
@@ -30,7 +30,7 @@ fn decide(view: &FakeView, key: &Key) -> Plan {
     };
     let answers = plan.asks.iter().map(answer).collect();
     let last = Outcome { asked: plan.asks, answers, ..Outcome::default() };
-    let plan = PvBinder.reconcile(view, key, &last, Timestamp::UNIX_EPOCH);
+    let plan = PvBinder.decide(view, key, &last, Timestamp::UNIX_EPOCH);
     view.apply(&plan);
     plan
 }
@@ -111,6 +111,40 @@ fn a_claim_that_waits_for_a_consumer_is_bound_by_nobody_else() {
     let view = FakeView::new().with(STORAGE_CLASSES, class).with(VOLUMES, volume).with(CLAIMS, claim);
     let plan = decide(&view, &Key::new("n", "c"));
     assert_eq!((plan.writes.len(), plan.events[0].reason), (0, "WaitForFirstConsumer"));
+    let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]);
+    view.put(&crate::pods::PODS, json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"volumes": volumes}}));
+    assert_eq!(decide(&view, &Key::new("n", "c")).events[0].reason, "WaitForPodScheduled");
+}
+
+#[test]
+fn a_volume_of_two_claims_is_told() {
+    let mut taken = volume("v", "1Gi");
+    taken["spec"]["claimRef"] = json!({"namespace": "n", "name": "other", "uid": "other-uid"});
+    let mut misled = claim("1Gi");
+    misled["spec"]["volumeName"] = json!("v");
+    misled["metadata"]["annotations"] = json!({"pv.kubernetes.io/bind-completed": "yes"});
+    let view = FakeView::new().with(VOLUMES, taken).with(CLAIMS, misled);
+    assert_eq!(decide(&view, &Key::new("n", "c")).events[0].reason, "ClaimMisbound");
+}
+
+#[test]
+fn a_volume_of_another_mode_is_told() {
+    let mut aside = volume("v", "1Gi");
+    aside["spec"]["claimRef"] = json!({"namespace": "n", "name": "c", "uid": "c-uid"});
+    aside["spec"]["volumeMode"] = json!("Block");
+    let view = FakeView::new().with(VOLUMES, aside).with(CLAIMS, claim("1Gi"));
+    assert_eq!(decide(&view, &Key::new("", "v")).events[0].reason, "VolumeMismatch");
+}
+
+#[test]
+fn a_claim_tells_the_attributes_of_its_volume() {
+    let mut gold = volume("v", "1Gi");
+    gold["spec"]["volumeAttributesClassName"] = json!("gold");
+    let mut wanting = claim("1Gi");
+    wanting["spec"]["volumeAttributesClassName"] = json!("gold");
+    let view = FakeView::new().with(VOLUMES, gold).with(CLAIMS, wanting);
+    decide(&view, &Key::new("n", "c"));
+    assert_eq!(view.json(&CLAIMS, "n", "c")["status"]["currentVolumeAttributesClassName"], "gold");
 }
 
 #[test]

@@ -75,6 +75,9 @@ impl Decision<'_> {
         let object = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata,
             "spec": template["spec"]});
         let pod = self.pod_name(ordinal);
+        if let Some(error) = self.refused.create.filter(|_| self.refused.name == name) {
+            self.note_of_failure("FailedCreate", &format!("Create Claim {name} for Pod {pod}"), error);
+        }
         let message = format!("Create Claim {name} Pod {pod} in StatefulSet {} success", self.set.name());
         let mut note = self.set.note(EventKind::Normal, "SuccessfulCreate", message);
         note.of_write = Some(self.plan.writes.len());

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::claim::{Claim, Claimed};
 use crate::history::{Collision, History, Owner, REVISIONS};
-use crate::pods::{self, PODS};
+use crate::pods::{self, PODS, Refused};
 use crate::selector::Selector;
 use crate::shape::{Item, controller_key, remove};
 pub use claims::CLAIMS;
@@ -48,8 +48,7 @@ impl Controller for StatefulSet {
         if Selector::parse(set.at("/spec/selector")).is_everything() {
             return Plan::default();
         }
-        let error = last.error.as_ref().filter(|error| !error.is_conflict() && error.code != 404);
-        Decision::decide(view, set, error, now)
+        Decision::decide(view, set, Refused::of(last), now)
     }
 }
 
@@ -88,13 +87,13 @@ struct Decision<'a> {
     /// Pods beyond the range, highest ordinal first.
     condemned: Vec<Item>,
     counts: status::Counts,
-    error: Option<&'a Status>,
+    refused: Refused<'a>,
     now: Timestamp,
     plan: Plan,
 }
 
 impl<'a> Decision<'a> {
-    fn decide(view: &'a dyn View, set: Item, error: Option<&'a Status>, now: Timestamp) -> Plan {
+    fn decide(view: &'a dyn View, set: Item, refused: Refused<'a>, now: Timestamp) -> Plan {
         let selector = Selector::parse(set.at("/spec/selector"));
         let claim = Claim {
             owner: &set,
@@ -121,7 +120,7 @@ impl<'a> Decision<'a> {
         let current = current.unwrap_or_else(|| update.clone());
         let counts = status::Counts::default();
         let (replicas, condemned) = places(&set, &items);
-        let mut decision = Decision { view, set, current, update, replicas, condemned, counts, error, now, plan };
+        let mut decision = Decision { view, set, current, update, replicas, condemned, counts, refused, now, plan };
         decision.counts = decision.count(&items);
         decision.carry_out();
         let in_use = |revision: &Item| {
@@ -137,14 +136,14 @@ impl<'a> Decision<'a> {
 
     /// After a failure the status comes first, since the next attempt may fail as well.
     fn carry_out(&mut self) {
-        if self.error.is_some() {
+        if self.refused.replicas().is_some() {
             let status = self.status();
             self.plan.writes.extend(self.set.status_write(&STATEFUL_SETS, &status));
         }
         if !self.set.meta().is_deleting() {
             self.put_in_order();
         }
-        if self.error.is_none() {
+        if self.refused.replicas().is_none() {
             let status = self.status();
             self.plan.writes.extend(self.set.status_write(&STATEFUL_SETS, &status));
         }
@@ -165,6 +164,11 @@ impl<'a> Decision<'a> {
 
     fn is_unavailable(&self, pod: Option<&Item>) -> bool {
         pod.is_none_or(|pod| pod.meta().is_deleting() || !self.is_available(pod))
+    }
+
+    fn note_of_failure(&mut self, reason: &'static str, what: &str, error: &Status) {
+        let message = format!("{what} in StatefulSet {} failed error: {}", self.set.name(), error.message);
+        self.plan.events.push(self.set.note(EventKind::Warning, reason, message));
     }
 
     fn note_of_pod(&mut self, reason: &'static str, verb: &str, pod: &str) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coracle_reconcile::{EventKind, Write};
+use coracle_reconcile::Write;
 
 use super::claims::Claims;
 use super::identity::{REVISION_LABEL, ordinal_of};
@@ -62,6 +62,9 @@ impl Decision<'_> {
             return Next::Stop;
         }
         if let Some(patch) = self.identity_patch(pod, replica.ordinal) {
+            if let Some(error) = self.refused.change.filter(|_| self.refused.name == pod.name()) {
+                self.note_of_failure("FailedUpdate", &format!("Update Pod {}", pod.name()), error);
+            }
             self.note_of_pod("SuccessfulUpdate", "Update", pod.name());
             self.plan.writes.push(pod.patch(&PODS, None, patch));
         }
@@ -71,10 +74,8 @@ impl Decision<'_> {
 
     fn create(&mut self, ordinal: i64) {
         let name = self.pod_name(ordinal);
-        if let Some(error) = self.error {
-            let set = self.set.name();
-            let message = format!("Create Pod {name} in StatefulSet {set} failed error: {}", error.message);
-            self.plan.events.push(self.set.note(EventKind::Warning, "FailedCreate", message));
+        if let Some(error) = self.refused.create.filter(|_| self.refused.name == name) {
+            self.note_of_failure("FailedCreate", &format!("Create Pod {name}"), error);
         }
         if self.make_claims(ordinal) == Claims::Wait {
             self.plan.wake_by(CLAIM_CHECK);
@@ -90,6 +91,9 @@ impl Decision<'_> {
     }
 
     fn delete(&mut self, pod: &Item) {
+        if let Some(error) = self.refused.delete.filter(|_| self.refused.name == pod.name()) {
+            self.note_of_failure("FailedDelete", &format!("Delete Pod {}", pod.name()), error);
+        }
         self.note_of_pod("SuccessfulDelete", "Delete", pod.name());
         self.plan.writes.push(pod.delete(&PODS));
     }

@@ -1,6 +1,6 @@
 //! Stateful sets on a fake cluster whose pods become ready when the test says so.
 
-use coracle_testkit::FakeView;
+use coracle_testkit::{FakeView, Witness};
 
 use super::*;
 
@@ -93,7 +93,7 @@ fn names(start: &str, range: std::ops::Range<i64>) -> Vec<String> {
 #[test]
 fn parallel_sets_come_up_at_once() {
     let view = cluster(json!({"replicas": 3, "podManagementPolicy": "Parallel"}));
-    let plan = StatefulSet.reconcile(&view, &Key::new("n", "db"), &Outcome::default(), now());
+    let plan = StatefulSet.decide(&view, &Key::new("n", "db"), &Outcome::default(), now());
     view.apply(&plan);
     assert_eq!(view.names(&PODS), names("db", 0..3));
 }
@@ -119,7 +119,7 @@ fn a_new_template_takes_over_from_the_top_down_to_the_partition() {
         "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 1}}}));
     run(&view);
     set_image(&view, "b");
-    let plan = StatefulSet.reconcile(&view, &Key::new("n", "db"), &Outcome::default(), now());
+    let plan = StatefulSet.decide(&view, &Key::new("n", "db"), &Outcome::default(), now());
     view.apply(&plan);
     assert_eq!(view.names(&PODS), ["db-0", "db-1"]);
     run(&view);
@@ -163,7 +163,7 @@ fn claims_belong_to_whom_the_policy_says() {
     settle(&view);
     assert_eq!((owner("data-db-0"), owner("data-db-1")), (json!("StatefulSet"), json!("Pod")));
     change(&view, |spec| spec["replicas"] = json!(2));
-    let plan = StatefulSet.reconcile(&view, &Key::new("n", "db"), &Outcome::default(), now());
+    let plan = StatefulSet.decide(&view, &Key::new("n", "db"), &Outcome::default(), now());
     assert!(plan.writes.iter().all(|write| !matches!(write, coracle_reconcile::Write::Create { .. })));
     view.remove(&CLAIMS, "n", "data-db-1");
     run(&view);
@@ -188,9 +188,58 @@ fn a_bounded_number_of_pods_is_replaced_at_a_time() {
         "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0, "maxUnavailable": 2}}}));
     run(&view);
     set_image(&view, "b");
-    let plan = StatefulSet.reconcile(&view, &Key::new("n", "db"), &Outcome::default(), now());
+    let plan = StatefulSet.decide(&view, &Key::new("n", "db"), &Outcome::default(), now());
     view.apply(&plan);
     assert_eq!(view.names(&PODS), ["db-0", "db-1"]);
     run(&view);
     assert_eq!(images(&view), ["b", "b", "b", "b"]);
+}
+
+#[test]
+fn what_is_refused_is_told() {
+    let view = cluster(json!({"replicas": 1}));
+    let told = |wanted: fn(&coracle_reconcile::Write) -> bool| {
+        let first = StatefulSet.decide(&view, &Key::new("n", "db"), &Outcome::default(), now());
+        let refused = first.writes.into_iter().find(wanted);
+        let last = Outcome { error: Some(Status::new(500, "", "no")), refused, ..Outcome::default() };
+        let plan = StatefulSet.decide(&view, &Key::new("n", "db"), &last, now());
+        let event = plan.events.into_iter().find(|event| event.reason.starts_with("Failed"));
+        event.map(|event| (event.reason, event.message)).unwrap_or_default()
+    };
+    use coracle_reconcile::Write::{Create, Delete, Patch};
+    let message = "Create Claim data-db-0 for Pod db-0 in StatefulSet db failed error: no";
+    assert_eq!(
+        told(|write| matches!(write, Create { resource, .. } if *resource == CLAIMS)),
+        ("FailedCreate", message.into())
+    );
+    let message = "Create Pod db-0 in StatefulSet db failed error: no";
+    assert_eq!(
+        told(|write| matches!(write, Create { resource, .. } if *resource == PODS)),
+        ("FailedCreate", message.into())
+    );
+    run(&view);
+    let mut pod = view.json(&PODS, "n", "db-0");
+    pod["metadata"]["labels"].as_object_mut().unwrap().remove("statefulset.kubernetes.io/pod-name");
+    view.put(&PODS, pod);
+    let message = "Update Pod db-0 in StatefulSet db failed error: no";
+    assert_eq!(
+        told(|write| matches!(write, Patch { resource, .. } if *resource == PODS)),
+        ("FailedUpdate", message.into())
+    );
+    settle(&view);
+    change(&view, |spec| spec["replicas"] = json!(0));
+    let message = "Delete Pod db-0 in StatefulSet db failed error: no";
+    assert_eq!(told(|write| matches!(write, Delete { .. })), ("FailedDelete", message.into()));
+}
+
+#[test]
+fn a_claim_with_another_controller_is_told() {
+    let view = cluster(json!({"replicas": 1, "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete"}}));
+    run(&view);
+    let mut claim = view.json(&CLAIMS, "n", "data-db-0");
+    let other = json!({"apiVersion": "x/v1", "kind": "Other", "name": "o", "uid": "o", "controller": true});
+    claim["metadata"]["ownerReferences"].as_array_mut().unwrap().push(other);
+    view.put(&CLAIMS, claim);
+    let plan = StatefulSet.decide(&view, &Key::new("n", "db"), &Outcome::default(), now());
+    assert!(plan.events.iter().any(|event| event.reason == "ConflictingController"), "{plan:#?}");
 }

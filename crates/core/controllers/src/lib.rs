@@ -4,6 +4,8 @@ mod bootstrap_tokens;
 mod certificate_request;
 mod claim;
 mod history;
+#[cfg(test)]
+mod interface;
 mod pods;
 mod protection;
 mod selector;

@@ -50,6 +50,7 @@ impl Ours {
                 Effect::Preempt { victims, .. } => {
                     decision.victims = victims.iter().map(|pod| pod.key.name.clone()).collect();
                 }
+                Effect::BindBy { .. } | Effect::Ask { .. } => unreachable!("the standard profile has no extenders"),
             }
         }
         decision

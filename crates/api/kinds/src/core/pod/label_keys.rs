@@ -76,7 +76,7 @@ mod tests {
         merge(&mut pod);
         let spread = pod.list_at(&["spec", "topologySpreadConstraints"]);
         let hash = tree(r#"{"key":"hash","operator":"In","values":["1"]}"#);
-        assert_eq!(spread[0].list_at(&["labelSelector", "matchExpressions"]), [hash.clone()]);
+        assert_eq!(spread[0].list_at(&["labelSelector", "matchExpressions"]), std::slice::from_ref(&hash));
         assert!(spread[1].get("labelSelector").is_null());
         let required = &pod.list_at(&["spec", "affinity", "podAffinity", REQUIRED])[0];
         let exists = tree(r#"{"key":"app","operator":"Exists"}"#);

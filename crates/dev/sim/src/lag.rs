@@ -196,7 +196,11 @@ impl View for LagView {
     fn revision(&self, resource: &Resource) -> u64 {
         let behind = self.inner.revision(resource);
         self.read(resource, |table| {
-            table.synced |= behind > 0 && table.pending.is_empty();
+            if table.pending.is_empty() {
+                // Nothing is under way: as after a bookmark, all is known up to where the server's own view is.
+                table.synced |= behind > 0;
+                table.revision = table.revision.max(behind);
+            }
             if table.synced { table.revision.max(1) } else { 0 }
         })
     }

@@ -4,23 +4,34 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use coracle_meta::Object;
+use coracle_meta::{Object, Resource};
 
 use crate::controller::Key;
 use crate::pod::PodFacts;
 use crate::view::{Change, Index};
 
-/// Objects by namespace and name, by owner and by node.
-#[derive(Debug, Default)]
+/// Objects by namespace and name, by owner and, if they are pods, by node.
+#[derive(Debug)]
 pub struct ObjectTable {
     objects: BTreeMap<Key, Arc<Object>>,
     by_owner: HashMap<String, BTreeSet<Key>>,
-    by_node: HashMap<String, BTreeSet<Key>>,
+    /// `None` where the objects are no pods.
+    by_node: Option<HashMap<String, BTreeSet<Key>>>,
     /// The newest revision seen; 0 before the first list.
     pub revision: u64,
 }
 
 impl ObjectTable {
+    pub fn of(resource: &Resource) -> ObjectTable {
+        let are_pods = resource.group.is_empty() && resource.plural == "pods";
+        ObjectTable {
+            objects: BTreeMap::new(),
+            by_owner: HashMap::new(),
+            by_node: are_pods.then(HashMap::new),
+            revision: 0,
+        }
+    }
+
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
         self.objects.get(&Key { namespace: namespace.into(), name: name.into() }).cloned()
     }
@@ -37,7 +48,7 @@ impl ObjectTable {
     pub fn by_index(&self, index: Index, value: &str) -> Vec<Arc<Object>> {
         let keys = match index {
             Index::Owner => self.by_owner.get(value),
-            Index::Node => self.by_node.get(value),
+            Index::Node => self.by_node.as_ref().and_then(|by_node| by_node.get(value)),
         };
         keys.into_iter().flatten().filter_map(|key| self.objects.get(key).cloned()).collect()
     }
@@ -81,9 +92,10 @@ impl ObjectTable {
         for owner in &object.meta.owner_references {
             self.by_owner.entry(owner.uid.clone()).or_default().insert(key.clone());
         }
+        let Some(by_node) = &mut self.by_node else { return };
         let node = &PodFacts::of(object).node;
         if !node.is_empty() {
-            self.by_node.entry(node.clone().into()).or_default().insert(key.clone());
+            by_node.entry(node.clone().into()).or_default().insert(key.clone());
         }
     }
 
@@ -91,7 +103,9 @@ impl ObjectTable {
         for owner in &object.meta.owner_references {
             drop_from(&mut self.by_owner, &owner.uid, key);
         }
-        drop_from(&mut self.by_node, &PodFacts::of(object).node, key);
+        if let Some(by_node) = &mut self.by_node {
+            drop_from(by_node, &PodFacts::of(object).node, key);
+        }
     }
 }
 
@@ -115,9 +129,21 @@ mod tests {
         Object::new(json.into(), revision).unwrap()
     }
 
+    fn pods() -> ObjectTable {
+        ObjectTable::of(&Resource::new("", "pods"))
+    }
+
+    #[test]
+    fn only_pods_are_found_by_node() {
+        let mut table = ObjectTable::of(&Resource::new("discovery.k8s.io", "endpointslices"));
+        table.put(object("a", "x", 1));
+        assert!(table.by_index(Index::Node, "x").is_empty());
+        assert_eq!(table.by_index(Index::Owner, "o").len(), 1);
+    }
+
     #[test]
     fn indexes_follow_changes() {
-        let mut table = ObjectTable::default();
+        let mut table = pods();
         table.put(object("a", "x", 1));
         table.put(object("a", "y", 2));
         assert!(table.by_index(Index::Node, "x").is_empty());
@@ -130,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_new_list_tells_only_what_changed() {
-        let mut table = ObjectTable::default();
+        let mut table = pods();
         table.replace(vec![object("a", "x", 1), object("b", "x", 2)], 5);
         let changes = table.replace(vec![object("b", "x", 2), object("c", "x", 6)], 7);
         assert_eq!(changes.len(), 2);

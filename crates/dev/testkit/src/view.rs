@@ -53,14 +53,15 @@ impl FakeView {
         let mut state = self.state.lock();
         state.revision += 1;
         let object = Object::new(object.to_string().into(), state.revision).expect("made from a tree");
-        state.tables.entry(resource.clone()).or_default().put(object);
+        state.tables.entry(resource.clone()).or_insert_with(|| ObjectTable::of(resource)).put(object);
     }
 
     pub fn remove(&self, resource: &Resource, namespace: &str, name: &str) {
         let mut state = self.state.lock();
         state.revision += 1;
         let revision = state.revision;
-        state.tables.entry(resource.clone()).or_default().remove(&Key::new(namespace, name), revision);
+        let table = state.tables.entry(resource.clone()).or_insert_with(|| ObjectTable::of(resource));
+        table.remove(&Key::new(namespace, name), revision);
     }
 
     /// The object as a tree, null where there is none.

@@ -71,9 +71,9 @@ impl RemoteView {
         let mut caches = self.caches.write();
         let cache = caches.entry(resource.resource.clone()).or_insert_with(|| {
             let cache = Arc::new(Cache {
+                table: RwLock::new(ObjectTable::of(&resource.resource)),
                 resource,
                 follow,
-                table: RwLock::default(),
                 sinks: Mutex::default(),
                 synced: watch::Sender::new(false),
             });

@@ -8,6 +8,8 @@ pub mod pods;
 
 pub mod scheduling;
 
+pub mod shapes;
+
 pub mod workloads;
 
 pub mod requests;

@@ -17,6 +17,7 @@ use clap::{Parser, ValueEnum};
 use coracle_client::Kubeconfig;
 use coracle_rt::Scope;
 
+use cases::shapes::Shape;
 use cases::{idle, pods, requests, scheduling, start, workloads};
 use cluster::{CLIENT_CORE, Cores};
 use table::Row;
@@ -44,6 +45,9 @@ struct Arguments {
     /// measured
     #[arg(long, value_name = "COMMAND", value_delimiter = ' ')]
     peer_scheduler: Vec<String>,
+    /// What is scheduled
+    #[arg(long, value_name = "SHAPE,…", value_delimiter = ',', default_value = "plain")]
+    shapes: Vec<Shape>,
     /// Only these cases
     #[arg(long, value_name = "CASE,…", value_delimiter = ',')]
     only: Vec<Group>,
@@ -140,8 +144,11 @@ async fn on_the_server(scope: &Scope, arguments: &Arguments, rows: &mut Vec<Row>
     if arguments.wants(Group::Scheduling) {
         let scheduler = &arguments.peer_scheduler;
         let beside = peer.as_ref().filter(|_| !scheduler.is_empty());
-        let beside = beside.map(|target| scheduling::Peer { target, scheduler, cores });
-        rows.extend(scheduling::measure(&mut started, beside, arguments.runs).await.context("scheduling")?);
+        for shape in &arguments.shapes {
+            let beside = beside.map(|target| scheduling::Peer { target, scheduler, cores });
+            let found = scheduling::measure(&mut started, beside, *shape, arguments.runs).await;
+            rows.extend(found.context("scheduling")?);
+        }
     }
     let (ours, extent) = (&started.target, arguments.extent());
     if arguments.wants(Group::Workloads) {

@@ -1,6 +1,7 @@
-//! Pods bound a second on 1,000 nodes that no kubelet serves, each binding durable. The pods are there before anything
+//! Pods bound a second on nodes that no kubelet serves, each binding durable. The pods are there before anything
 //! schedules: of ours the API server runs alone until they are made, and then the whole starts on the same data; of a
-//! peer the scheduler is a command that is started then. A watch tells the time from the first binding to the last.
+//! peer the scheduler is a command that is started then. The time is that from the first binding to the last. A watch
+//! sees them; as it may be opened late, the scheduler's earliest event counts where it is older than what was seen.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -9,21 +10,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::shapes::{LABEL, Shape, URGENT, WAITING};
 use super::start::{Started, ready};
 use crate::cluster::{Cores, Parts, terminate};
 use crate::load::Next;
 use crate::processes;
 use crate::table::Row;
-use crate::target::{PodWatch, Target};
+use crate::target::{PodWatch, Target, until};
 
-const NODES: u64 = 1000;
-const PODS: u64 = 3000;
+const EVENTS: &str = "/apis/events.k8s.io/v1";
+const CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
+/// What the TTL controller writes on every node.
+const SETTLED: &str = "node.alpha.kubernetes.io/ttl";
+const SETTLED_MAX: Duration = Duration::from_secs(60);
 const CONNECTIONS: usize = 64;
 const FIRST_MAX: Duration = Duration::from_secs(60);
 const ALL_MAX: Duration = Duration::from_secs(120);
-const LABEL: &str = "coracle-bench";
 
 /// A peer and the command that starts its scheduler.
 pub struct Peer<'a> {
@@ -33,16 +38,15 @@ pub struct Peer<'a> {
 }
 
 /// The peer stays empty where its scheduler is not given.
-pub async fn measure(ours: &mut Started, peer: Option<Peer<'_>>, runs: usize) -> Result<Vec<Row>> {
-    let title = format!("pods scheduled on {NODES} nodes, {PODS} pods");
-    let mut rates = Row::new(title, "1/s", "15× the peer");
-    let mut cpu = Row::new("pods scheduled, CPU of all servers each", "ms", "");
+pub async fn measure(ours: &mut Started, peer: Option<Peer<'_>>, shape: Shape, runs: usize) -> Result<Vec<Row>> {
+    let mut rates = Row::new(shape.title(), "1/s", shape.goal());
+    let mut cpu = Row::new("the same, CPU of all servers each", "ms", "");
     for _ in 0..runs {
-        let bound = scheduled(&mut Side::Ours(ours)).await.context("Coracle")?;
+        let bound = scheduled(&mut Side::Ours(ours), shape).await.context("Coracle")?;
         rates.ours.0.push(bound.per_second);
         cpu.ours.0.push(bound.cpu_milliseconds);
         let Some(peer) = &peer else { continue };
-        let bound = scheduled(&mut Side::Peer(peer, None)).await.context("the peer")?;
+        let bound = scheduled(&mut Side::Peer(peer, None), shape).await.context("the peer")?;
         rates.peer.0.push(bound.per_second);
         cpu.peer.0.push(bound.cpu_milliseconds);
     }
@@ -51,7 +55,7 @@ pub async fn measure(ours: &mut Started, peer: Option<Peer<'_>>, runs: usize) ->
 
 struct Bound {
     per_second: f64,
-    /// Per pod; of the peer as far as its processes are known.
+    /// Per pod, the start of what was held back included; of the peer as far as its processes are known.
     cpu_milliseconds: f64,
 }
 
@@ -91,6 +95,14 @@ impl Side<'_> {
         }
     }
 
+    /// What the processes have used that go on when everything is scheduled: ours begin anew then.
+    fn cpu_seconds_held(&self) -> f64 {
+        match self {
+            Side::Ours(_) => 0.0,
+            Side::Peer(..) => self.cpu_seconds(),
+        }
+    }
+
     fn cpu_seconds(&self) -> f64 {
         let pids = match self {
             Side::Ours(started) => processes::of_program(started.cluster.binary()),
@@ -111,20 +123,31 @@ async fn restart(started: &mut Started, parts: Parts) -> Result<()> {
     Ok(())
 }
 
-async fn scheduled(side: &mut Side<'_>) -> Result<Bound> {
+async fn scheduled(side: &mut Side<'_>, shape: Shape) -> Result<Bound> {
     let real = side.target().ready_nodes().await?;
     cordon(side.target(), &real, true).await?;
+    settle(side.target(), shape).await?;
     side.hold().await?;
-    make(side.target(), "POST /api/v1/nodes".into(), NODES, node).await.context("making nodes")?;
-    let pods = format!("POST {}", side.target().path("pods"));
-    make(side.target(), pods, PODS, pod).await.context("making pods")?;
+    prepare(side.target(), shape).await?;
     let version = side.target().pods_version().await?;
+    let (released, cpu) = (Timestamp::now(), side.cpu_seconds_held());
     side.release().await?;
     let mut watch = side.target().watch_pods_from(version);
-    let bound = bindings(&mut watch, || side.cpu_seconds()).await;
+    let seen = bindings(&mut watch, shape.pods()).await;
+    let cpu = side.cpu_seconds() - cpu;
+    let bound = match seen {
+        Ok((first, last)) => {
+            let first = first.min(first_event(side.target(), released).await?);
+            let pods = shape.pods() as f64;
+            let seconds = last.duration_since(first).as_secs_f64();
+            Ok(Bound { per_second: pods / seconds, cpu_milliseconds: cpu * 1e3 / pods })
+        }
+        Err(error) => Err(error),
+    };
     let target = side.target();
     target.delete(&target.path("pods")).await?;
     target.delete(&format!("/api/v1/nodes?labelSelector={LABEL}%3Dtrue")).await?;
+    target.delete(&format!("{CLASSES}/{URGENT}")).await?;
     cordon(target, &real, false).await?;
     if let Side::Peer(..) = side {
         side.hold().await?;
@@ -132,25 +155,64 @@ async fn scheduled(side: &mut Side<'_>) -> Result<Bound> {
     bound
 }
 
-/// Counts the bindings.
-async fn bindings(watch: &mut PodWatch<'_>, cpu_seconds: impl Fn() -> f64) -> Result<Bound> {
-    let (mut bound, mut first, began) = (HashSet::new(), None, Instant::now());
-    watch.open().await?;
-    while bound.len() < PODS as usize {
-        let limit = if first.is_none() { FIRST_MAX } else { ALL_MAX };
-        let pod = watch.next(began + limit).await;
-        let pod = pod.with_context(|| format!("{} of {PODS} were bound", bound.len()))?;
-        if pod["spec"]["nodeName"].is_string() {
-            first.get_or_insert_with(|| (Instant::now(), cpu_seconds()));
-            bound.insert(pod["metadata"]["name"].as_str().unwrap_or_default().to_owned());
-        }
-    }
-    let (at, cpu) = first.context("no pods were asked for")?;
-    let (seconds, pods) = (at.elapsed().as_secs_f64(), PODS as f64);
-    Ok(Bound { per_second: pods / seconds, cpu_milliseconds: (cpu_seconds() - cpu) * 1e3 / pods })
+/// Makes the nodes while controllers run, and waits until these have done with them: their share of what a node costs
+/// is no part of scheduling.
+async fn settle(target: &Target, shape: Shape) -> Result<()> {
+    let nodes = "POST /api/v1/nodes".to_owned();
+    make(target, nodes, shape.nodes(), move |number| shape.node(number)).await.context("making nodes")?;
+    let path = format!("/api/v1/nodes?labelSelector={LABEL}%3Dtrue");
+    until("controllers settle the nodes", SETTLED_MAX, async || {
+        let nodes = target.get(&path).await?;
+        let settled = |node: &Value| node["metadata"]["annotations"][SETTLED].is_string();
+        let left = nodes["items"].as_array().into_iter().flatten().filter(|node| !settled(node)).count();
+        Ok((left == 0).then_some(()))
+    })
+    .await
 }
 
-async fn make(target: &Target, what: String, count: u64, object: fn(u64) -> Value) -> Result<()> {
+/// Makes what stands on the nodes, and the pods that wait.
+async fn prepare(target: &Target, shape: Shape) -> Result<()> {
+    let class = json!({
+        "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": URGENT}, "value": 1000,
+    });
+    target.create(CLASSES, &class).await.context("making the priority class")?;
+    let pods = format!("POST {}", target.path("pods"));
+    make(target, pods.clone(), shape.placed(), move |number| shape.low(number)).await.context("placing pods")?;
+    make(target, pods, shape.pods(), move |number| shape.pod(number)).await.context("making pods")
+}
+
+/// When the first and when the last of the pods that wait was seen bound.
+async fn bindings(watch: &mut PodWatch<'_>, pods: u64) -> Result<(Timestamp, Timestamp)> {
+    let (mut bound, mut first, began) = (HashSet::new(), None, Instant::now());
+    watch.open().await?;
+    while bound.len() < pods as usize {
+        let limit = if first.is_none() { FIRST_MAX } else { ALL_MAX };
+        let pod = watch.next(began + limit).await;
+        let pod = pod.with_context(|| format!("{} of {pods} were bound", bound.len()))?;
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        if pod["spec"]["nodeName"].is_string() && name.starts_with(WAITING) {
+            first.get_or_insert_with(Timestamp::now);
+            bound.insert(name.to_owned());
+        }
+    }
+    Ok((first.context("no pods were asked for")?, Timestamp::now()))
+}
+
+/// When the scheduler told of its first binding since then.
+async fn first_event(target: &Target, since: Timestamp) -> Result<Timestamp> {
+    let path = format!("{EVENTS}/namespaces/{}/events?fieldSelector=reason%3DScheduled", target.namespace);
+    let events = target.get(&path).await?;
+    let times = events["items"].as_array().into_iter().flatten().filter_map(|event| event["eventTime"].as_str());
+    let times = times.filter_map(|time| time.parse::<Timestamp>().ok()).filter(|time| *time >= since);
+    times.min().context("the scheduler told of no binding")
+}
+
+async fn make(
+    target: &Target,
+    what: String,
+    count: u64,
+    object: impl Fn(u64) -> Value + Send + Sync + 'static,
+) -> Result<()> {
     let endpoint = target.endpoint.clone();
     let next: Arc<Next> = Arc::new(move |number| {
         (number < count).then(|| endpoint.send(&what, "application/json", &object(number).to_string()))
@@ -166,31 +228,4 @@ pub async fn cordon(target: &Target, nodes: &[String], unschedulable: bool) -> R
         target.merge(&format!("/api/v1/nodes/{node}"), &json!({"spec": {"unschedulable": unschedulable}})).await?;
     }
     Ok(())
-}
-
-fn node(number: u64) -> Value {
-    let (name, size) = (format!("bench-node-{number}"), json!({"cpu": "64", "memory": "256Gi", "pods": "250"}));
-    let zone = format!("z{}", number % 3);
-    let labels = json!({LABEL: "true", "kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone});
-    let time = "2026-01-01T00:00:00Z";
-    let ready = json!({
-        "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "",
-        "lastHeartbeatTime": time, "lastTransitionTime": time,
-    });
-    json!({
-        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels},
-        "status": {"capacity": size, "allocatable": size, "conditions": [ready]},
-    })
-}
-
-fn pod(number: u64) -> Value {
-    let requests = json!({"cpu": "10m", "memory": "16Mi"});
-    let tolerate = |key: &str| json!({"key": key, "operator": "Exists"});
-    json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("waits-{number}")},
-        "spec": {
-            "tolerations": [tolerate("node.kubernetes.io/not-ready"), tolerate("node.kubernetes.io/unreachable")],
-            "containers": [{"name": "c", "image": "x", "resources": {"requests": requests}}],
-        },
-    })
 }

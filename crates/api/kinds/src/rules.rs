@@ -32,6 +32,8 @@ pub struct Rules {
     pub columns: &'static [Column],
     /// Fields that lists and watches may select by, beside name and namespace.
     pub selectable_fields: fn(&Value) -> Vec<(&'static str, String)>,
+    /// Where `selectable_fields` looks, so that nothing else of the object need be read; none stands for everywhere.
+    pub selects_from: &'static [&'static [&'static str]],
     /// How long deletion waits, given what was asked for; `None` deletes at once.
     pub grace_seconds: fn(&Value, Option<i64>) -> Option<i64>,
     pub lifecycle: Lifecycle,
@@ -69,6 +71,7 @@ impl Rules {
         convert: |_, _, _| {},
         columns: column::STANDARD,
         selectable_fields: |_| Vec::new(),
+        selects_from: &[],
         grace_seconds: |_, _| None,
         lifecycle: Lifecycle::STANDARD,
     };
@@ -172,6 +175,16 @@ impl Kind {
         }
         fields.extend((self.rules.selectable_fields)(object));
         fields
+    }
+
+    /// The same of an object's JSON in its storage version.
+    pub fn selectable_fields_of(&self, json: &[u8]) -> Result<Vec<(&'static str, String)>, serde_json::Error> {
+        const NAMES: [&[&str]; 2] = [&["metadata", "name"], &["metadata", "namespace"]];
+        let object = match self.rules.selects_from {
+            [] => Value::from_json(json)?,
+            places => Value::sparse(json, &[&NAMES, places].concat())?,
+        };
+        Ok(self.selectable_fields(&object))
     }
 
     pub fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> Option<i64> {

@@ -192,18 +192,28 @@ impl Subject<'_> {
                 versions.insert(version.clone(), found);
             }
         }
+        let changed = own.changed();
+        let others: BTreeMap<&str, (&Comparison, Set)> = versions
+            .iter()
+            .filter_map(|(version, found)| found.as_ref().map(|found| (version.as_str(), (found, found.changed()))))
+            .collect();
         let of = |version: &str| match version == self.api_version {
-            true => Some(&own),
-            false => versions.get(version).and_then(Option::as_ref),
+            true => Some((&own, &changed)),
+            false => others.get(version).map(|(found, changed)| (*found, changed)),
         };
         // Records of versions that are gone are dropped.
         managers.retain(|manager, owned| Some(manager) == workflow || of(&owned.api_version).is_some());
         let mut conflicts = Vec::new();
         for (manager, owned) in managers.iter_mut().filter(|(manager, _)| Some(*manager) != workflow) {
-            let Some(found) = of(&owned.api_version) else { continue };
-            let taken = owned.set.intersection(&found.changed());
-            taken.each(&mut |path| conflicts.push(Conflict { manager: manager.clone(), path: path.to_vec() }));
-            owned.set = owned.set.difference(&taken).difference(&found.removed);
+            let Some((found, changed)) = of(&owned.api_version) else { continue };
+            let taken = owned.set.intersection(changed);
+            if !taken.is_empty() {
+                taken.each(&mut |path| conflicts.push(Conflict { manager: manager.clone(), path: path.to_vec() }));
+                owned.set = owned.set.difference(&taken);
+            }
+            if !found.removed.is_empty() {
+                owned.set = owned.set.difference(&found.removed);
+            }
         }
         if force == Force::No && !conflicts.is_empty() {
             conflicts.sort_by(|left, right| {

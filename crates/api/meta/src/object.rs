@@ -136,6 +136,18 @@ impl Object {
         self.write_from(out, 0);
     }
 
+    /// Appends `metadata` as JSON with its resource version, nothing beside it being read.
+    pub fn write_metadata_json(&self, out: &mut BytesMut) -> Result<(), ObjectError> {
+        let start = self.splice - 1;
+        let mut reader =
+            serde_json::Deserializer::from_slice(&self.bytes[start..]).into_iter::<serde::de::IgnoredAny>();
+        reader.next().ok_or(ObjectError::NoMetadata)??;
+        let end = start + reader.byte_offset();
+        let whole = Object { bytes: self.bytes.slice(start..end), splice: 1, ..self.at(self.revision) };
+        whole.write_json(out);
+        Ok(())
+    }
+
     fn write_from(&self, out: &mut BytesMut, start: usize) {
         out.put_slice(&self.bytes[start..self.splice]);
         out.put_slice(b"\"resourceVersion\":\"");
@@ -362,6 +374,21 @@ mod tests {
         }
         let none = Bytes::from_static(br#"{"kind":"Pod","apiVersion":"v1","metadata":null}"#);
         assert!(Object::new(none, 7).is_err());
+    }
+
+    #[test]
+    fn metadata_is_shown_alone() {
+        for (text, wanted) in [
+            (
+                r#"{"kind":"P","apiVersion":"v1","metadata":{"name":"a"},"x":1}"#,
+                r#"{"resourceVersion":"7","name":"a"}"#,
+            ),
+            (r#"{"x":{},"metadata": {}}"#, r#"{"resourceVersion":"7"}"#),
+        ] {
+            let mut out = BytesMut::new();
+            Object::new(Bytes::from_static(text.as_bytes()), 7).unwrap().write_metadata_json(&mut out).unwrap();
+            assert_eq!(out, wanted);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use compact_str::CompactString;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 /// A JSON value. Integers that fit `i64` stay exact; every other number is a float, as Kubernetes treats them.
@@ -29,7 +29,7 @@ pub struct Map {
 static NULL: Value = Value::Null;
 
 /// Room for most objects, so that writing one seldom moves what is written.
-const JSON_BYTES_USUAL: usize = 2048;
+const JSON_BYTES_USUAL: usize = 6144;
 
 impl Value {
     pub fn map() -> Value {
@@ -170,6 +170,79 @@ impl Value {
     /// Reads any JSON; of duplicate keys the last wins. The server's border has a stricter reader in `schema`.
     pub fn from_json(bytes: &[u8]) -> Result<Value, serde_json::Error> {
         serde_json::from_slice(bytes)
+    }
+
+    /// Reads only what lies on the way to or below these paths of member names; the rest is passed over.
+    pub fn sparse(bytes: &[u8], paths: &[&[&str]]) -> Result<Value, serde_json::Error> {
+        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        let value = Sparse(paths).deserialize(&mut reader)?;
+        reader.end()?;
+        Ok(value)
+    }
+}
+
+/// Reads a value of which only these paths count; an empty path wants all of it.
+struct Sparse<'a>(&'a [&'a [&'a str]]);
+
+impl<'de> DeserializeSeed<'de> for Sparse<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        match self.0.iter().any(|path| path.is_empty()) {
+            true => Value::deserialize(deserializer),
+            false => deserializer.deserialize_any(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Sparse<'_> {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut map = Map::default();
+        while let Some(key) = members.next_key::<CompactString>()? {
+            let below: Vec<&[&str]> = self.0.iter().filter(|path| path[0] == key).map(|path| &path[1..]).collect();
+            match below.is_empty() {
+                true => drop(members.next_value::<IgnoredAny>()?),
+                false => drop(map.insert(key, members.next_value_seed(Sparse(&below))?)),
+            }
+        }
+        Ok(Value::Map(map))
+    }
+
+    // What is no map has nothing below it.
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Value, A::Error> {
+        while sequence.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Value::Null)
     }
 }
 
@@ -399,6 +472,19 @@ impl<'de> Visitor<'de> for TreeVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sparse_tree_holds_what_its_paths_lead_to() {
+        let json = br#"{"a":{"b":1,"c":[{"d":2}],"e":3},"f":"x","g":[1],"h":null}"#;
+        let sparse = |paths: &[&[&str]]| String::from_utf8(Value::sparse(json, paths).unwrap().to_json()).unwrap();
+        assert_eq!(sparse(&[&["a", "c"], &["f"], &["none"]]), r#"{"a":{"c":[{"d":2}]},"f":"x"}"#);
+        assert_eq!(
+            sparse(&[&["a"], &["a", "b"], &["g", "x"], &["h", "x"], &["f", "x"]]),
+            r#"{"a":{"b":1,"c":[{"d":2}],"e":3},"f":null,"g":null,"h":null}"#
+        );
+        assert_eq!(sparse(&[]), "{}");
+        assert!(Value::sparse(br#"{"a":1"#, &[&["a"]]).is_err());
+    }
 
     #[test]
     fn json_round_trips_in_order() {

@@ -22,7 +22,7 @@ pub struct Request<'a> {
     /// Empty while a name is still to be generated.
     pub name: &'a str,
     pub user: &'a User,
-    /// The object as it was; `None` on create.
+    /// The object as it was; `None` on create, and where no plugin looks into a deletion of this user's.
     pub old: Option<&'a Value>,
 }
 
@@ -100,6 +100,11 @@ pub trait Plugin: Sync {
     /// Sees the object as it would be stored. On delete and connect it is what stands, or null.
     fn validate(&self, _: &Request<'_>, _object: &Value, _: &Context<'_>) -> Verdict {
         Verdict::Admit
+    }
+
+    /// Whether it judges what this user deletes by what that holds.
+    fn looks_into_deletions(&self, _: &User) -> bool {
+        false
     }
 }
 

@@ -15,6 +15,8 @@ pub const NAMESPACES: Resource = Resource::new("", "namespaces");
 const FINALIZER: &str = "kubernetes";
 /// Until what was asked to go is looked for again.
 const NEXT_LOOK: Duration = Duration::from_secs(1);
+/// The same while there are pods: the last of them to go tells it anyway.
+const NEXT_LOOK_AT_PODS: Duration = Duration::from_secs(5);
 
 pub struct Namespace;
 
@@ -102,7 +104,9 @@ fn conclude(namespace: &Item, answers: &[Answer], now: Timestamp) -> Plan {
         set_condition(&mut status, condition);
     }
     let writes = namespace.status_write(&NAMESPACES, &status).into_iter().collect();
-    Plan { writes, wake_after: Some(NEXT_LOOK), ..Plan::default() }
+    let has_pods = resources.iter().any(|(name, _)| name == "pods");
+    let next_look = if has_pods { NEXT_LOOK_AT_PODS } else { NEXT_LOOK };
+    Plan { writes, wake_after: Some(next_look), ..Plan::default() }
 }
 
 fn undeleted(namespace: &Item, message: &str, now: Timestamp) -> Plan {

@@ -7,7 +7,7 @@ use coracle_access::Attributes;
 use coracle_admission::{Answer, Ask, Context, Facts, PLUGINS, Plugin, Request, Verdict};
 use coracle_cache::LocalView;
 use coracle_kinds::Kind;
-use coracle_meta::{Object, Resource, Status, Value};
+use coracle_meta::{Object, Resource, Status, User, Value};
 use coracle_reconcile::View;
 
 use crate::authorise::permits;
@@ -65,6 +65,11 @@ pub async fn validate<'a>(server: &'a Server, request: &Request<'_>, object: &Va
         }
     }
     Ok(charges)
+}
+
+/// Whether some plugin judges what this user deletes by what that holds.
+pub fn looks_into_deletions(user: &User) -> bool {
+    PLUGINS.iter().any(|plugin| plugin.looks_into_deletions(user))
 }
 
 async fn answer<'a>(

@@ -99,6 +99,11 @@ pub fn object(server: &Server, call: &Call, served: Served, code: u16, object: &
             proto::seal(&served.api_version(), served.kind.kind, &raw).into()
         }
         (Form::Whole, _) => shown(served, object)?,
+        (Form::Partial, Wire::Json) => {
+            let mut out = BytesMut::new();
+            partial_json(&mut out, object)?;
+            return Ok(answer::bytes(code, answer::JSON, out.freeze()));
+        }
         (Form::Partial, _) => {
             let partial = partial(&served_tree(served, object)?, "PartialObjectMetadata");
             return Ok(value(call, code, &partial));
@@ -132,6 +137,7 @@ pub fn list(
     let body = match (output.form, output.wire) {
         (Form::Whole, Wire::Proto) => proto_list(server, served, items, meta)?,
         (Form::Whole, _) => json_list(served, items, meta)?,
+        (Form::Partial, Wire::Json) => partial_list(items, meta)?,
         (Form::Partial, wire) => {
             let rows = items.iter().map(|item| Ok(partial(&tree(item)?, "PartialObjectMetadata")));
             let mut list = Value::map();
@@ -152,6 +158,27 @@ pub fn list(
         }
     };
     Ok(compressed(call, output.wire, body))
+}
+
+/// What [`partial`] makes, straight from the object's JSON.
+fn partial_json(out: &mut BytesMut, object: &Object) -> Result<(), Status> {
+    out.put_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":");
+    object.write_metadata_json(out).map_err(Status::internal)?;
+    out.put_u8(b'}');
+    Ok(())
+}
+
+fn partial_list(items: &[Arc<Object>], meta: &ListMeta) -> Result<Bytes, Status> {
+    let mut out = BytesMut::new();
+    open(&mut out, "PartialObjectMetadataList", "meta.k8s.io/v1", meta);
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.put_u8(b',');
+        }
+        partial_json(&mut out, item)?;
+    }
+    out.put_slice(b"]}");
+    Ok(out.freeze())
 }
 
 fn json_list(served: Served, items: &[Arc<Object>], meta: &ListMeta) -> Result<Bytes, Status> {

@@ -51,7 +51,7 @@ pub async fn claim<'a>(
             service.remove(&["spec", key]);
         }
         if let Some(old) = old {
-            release(kind, old, &mut claim.more);
+            claim.more.then.extend(release(kind, old));
         }
         return Ok(claim);
     }
@@ -62,14 +62,17 @@ pub async fn claim<'a>(
     Ok(claim)
 }
 
-/// Gives a deleted Service's addresses back with the transaction that deletes it.
-pub fn release(kind: &Kind, service: &Value, txn: &mut Txn) {
-    let Some(addresses) = coracle_kinds::find(&ADDRESSES).filter(|_| kind.resource() == SERVICES) else { return };
+/// What gives a deleted Service's addresses back, to be done with the deletion.
+pub fn release(kind: &Kind, service: &Value) -> Vec<Op> {
+    let Some(addresses) = coracle_kinds::find(&ADDRESSES).filter(|_| has_more(kind)) else { return Vec::new() };
     let ips = service.list_at(&["spec", "clusterIPs"]).iter().filter_map(Value::as_str);
     // The view may not have seen the address yet; deleting none is no change.
-    for ip in ips.filter(|ip| *ip != "None") {
-        txn.then.push(Op::Delete { key: key(addresses, "", ip) });
-    }
+    ips.filter(|ip| *ip != "None").map(|ip| Op::Delete { key: key(addresses, "", ip) }).collect()
+}
+
+/// Whether an object of this kind holds what goes with it.
+pub fn has_more(kind: &Kind) -> bool {
+    kind.resource() == SERVICES
 }
 
 /// What an update leaves out stays.

@@ -24,7 +24,7 @@ pub use https::HttpsTransport;
 pub use kubeconfig::{Kubeconfig, KubeconfigError};
 pub use path::{ObjectPath, ResourceRef};
 pub use remote::{Follow, RemoteView};
-pub use verbs::{DeleteOptions, ListOptions, Listed, Patch, WriteOptions};
+pub use verbs::{DeleteOptions, ListOptions, Listed, Made, Patch, WriteOptions};
 pub use watch::{WatchEvent, WatchOptions, WatchStream};
 
 /// Bodies of answers: whole, or frames of a watch or a log as they come.

@@ -12,6 +12,8 @@ use crate::path::with_query;
 use crate::{Body, BodyError, Client, ClientError, ObjectPath, ResourceRef};
 
 const JSON: &str = "application/json";
+/// Lists of metadata alone, where the server has them.
+const PARTIAL_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 /// The longest body of a failure that is read for its `Status`.
 const FAILURE_BYTES_MAX: usize = 3 << 20;
 
@@ -44,6 +46,28 @@ pub struct ListedMeta {
     #[serde(rename = "continue")]
     pub continue_token: String,
     pub remaining_item_count: Option<i64>,
+}
+
+/// What of an object that was written tells it from others and its versions from each other.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub struct Made {
+    #[serde(default)]
+    pub metadata: MadeMeta,
+}
+
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct MadeMeta {
+    pub name: String,
+    pub uid: String,
+    pub resource_version: String,
+}
+
+impl Made {
+    /// The revision of the write; 0 where the answer does not tell it.
+    pub fn revision(&self) -> u64 {
+        self.metadata.resource_version.parse().unwrap_or(0)
+    }
 }
 
 /// Options of create, replace and patch.
@@ -150,6 +174,18 @@ impl Client {
         self.json(Method::GET, list_uri(resource, namespace, options), None).await
     }
 
+    /// As [`Client::list_of`] for who reads metadata alone.
+    pub async fn list_metadata<T: DeserializeOwned>(
+        &self,
+        resource: &ResourceRef,
+        namespace: &str,
+        options: &ListOptions,
+    ) -> Result<Listed<T>, ClientError> {
+        let uri = list_uri(resource, namespace, options);
+        let bytes = self.exchange(Method::GET, &uri, PARTIAL_LIST, None).await?;
+        serde_json::from_slice(&bytes).map_err(|source| ClientError::Decode { uri, source: source.into() })
+    }
+
     /// The object's name comes from its metadata.
     pub async fn create(
         &self,
@@ -158,6 +194,17 @@ impl Client {
         object: &Value,
         options: &WriteOptions,
     ) -> Result<Value, ClientError> {
+        self.create_of(resource, namespace, object, options).await
+    }
+
+    /// Creates an object; of the answer only what `T` holds is read.
+    pub async fn create_of<T: DeserializeOwned>(
+        &self,
+        resource: &ResourceRef,
+        namespace: &str,
+        object: &Value,
+        options: &WriteOptions,
+    ) -> Result<T, ClientError> {
         self.json(Method::POST, options.query(resource.path(namespace)), Some((JSON, object))).await
     }
 
@@ -172,15 +219,44 @@ impl Client {
         object: &Value,
         options: &WriteOptions,
     ) -> Result<Value, ClientError> {
+        self.replace_of(path, object, options).await
+    }
+
+    /// Replaces an object; of the answer only what `T` holds is read.
+    pub async fn replace_of<T: DeserializeOwned>(
+        &self,
+        path: &ObjectPath,
+        object: &Value,
+        options: &WriteOptions,
+    ) -> Result<T, ClientError> {
         self.json(Method::PUT, options.query(path.path()), Some((JSON, object))).await
     }
 
     pub async fn patch(&self, path: &ObjectPath, patch: &Patch, options: &WriteOptions) -> Result<Value, ClientError> {
+        self.patch_of(path, patch, options).await
+    }
+
+    /// Patches an object; of the answer only what `T` holds is read.
+    pub async fn patch_of<T: DeserializeOwned>(
+        &self,
+        path: &ObjectPath,
+        patch: &Patch,
+        options: &WriteOptions,
+    ) -> Result<T, ClientError> {
         self.json(Method::PATCH, options.query(path.path()), Some(patch.parts())).await
     }
 
     /// Answers the object that is on its way out, or a `Status` of success.
     pub async fn delete(&self, path: &ObjectPath, options: &DeleteOptions) -> Result<Value, ClientError> {
+        self.delete_of(path, options).await
+    }
+
+    /// Deletes an object; of the answer only what `T` holds is read.
+    pub async fn delete_of<T: DeserializeOwned>(
+        &self,
+        path: &ObjectPath,
+        options: &DeleteOptions,
+    ) -> Result<T, ClientError> {
         self.json(Method::DELETE, path.path(), Some((JSON, &options.body()))).await
     }
 
@@ -193,7 +269,7 @@ impl Client {
         options: &DeleteOptions,
     ) -> Result<(), ClientError> {
         let uri = list_uri(resource, namespace, which);
-        self.bytes(Method::DELETE, &uri, Some((JSON, &options.body()))).await.map(|_| ())
+        self.exchange(Method::DELETE, &uri, PARTIAL_LIST, Some((JSON, &options.body()))).await.map(|_| ())
     }
 
     /// Any request with a JSON answer.
@@ -209,11 +285,21 @@ impl Client {
 
     /// Any request, its answer whole.
     pub async fn bytes(&self, method: Method, uri: &str, body: Option<(&str, &Value)>) -> Result<Bytes, ClientError> {
-        let mut request = Request::builder().method(method).uri(uri).header(header::ACCEPT, JSON);
+        self.exchange(method, uri, JSON, body).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        uri: &str,
+        accept: &str,
+        body: Option<(&str, &Value)>,
+    ) -> Result<Bytes, ClientError> {
+        let mut request = Request::builder().method(method).uri(uri).header(header::ACCEPT, accept);
         let mut payload = Bytes::new();
         if let Some((content_type, value)) = body {
             request = request.header(header::CONTENT_TYPE, content_type);
-            payload = value.to_string().into();
+            payload = serde_json::to_vec(value).map_err(|source| transport(uri, source.into()))?.into();
         }
         let request = request.body(payload).map_err(|source| transport(uri, source.into()))?;
         let answer = self.send(request).await?;

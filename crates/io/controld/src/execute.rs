@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use coracle_client::verbs::Preconditions;
-use coracle_client::{Client, ClientError, DeleteOptions, ListOptions, Listed, ObjectPath, Patch, WriteOptions};
+use coracle_client::{Client, ClientError, DeleteOptions, ListOptions, Listed, Made, ObjectPath, Patch, WriteOptions};
 use coracle_meta::{Resource, Status};
 use coracle_reconcile::{Answer, Ask, Outcome, Plan, Propagation, SigningOrder, View, Write};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use crate::catalog::{Catalog, Informed};
@@ -104,9 +105,9 @@ fn run_length(writes: &[Write]) -> usize {
 async fn send(means: &Means, write: &Write) -> Result<Written, ClientError> {
     let (client, catalog) = (&means.client, means.view.catalog.as_ref());
     let options = WriteOptions::default();
-    let (resource, namespace, name, object) = match write {
+    let (resource, namespace, name, made): (_, _, _, Made) = match write {
         Write::Create { resource, namespace, object } => {
-            let made = client.create(&catalog.version(resource), namespace, object, &options).await?;
+            let made = client.create_of(&catalog.version(resource), namespace, object, &options).await?;
             (resource, namespace, None, made)
         }
         Write::Patch { resource, namespace, name, subresource, uid, resource_version, patch } => {
@@ -117,7 +118,7 @@ async fn send(means: &Means, write: &Write) -> Result<Written, ClientError> {
         }
         Write::Replace { resource, namespace, name, subresource, object } => {
             let path = ObjectPath::new(catalog.version(resource), namespace, name).subresource(*subresource);
-            (resource, namespace, Some(name), client.replace(&path, object, &options).await?)
+            (resource, namespace, Some(name), client.replace_of(&path, object, &options).await?)
         }
         Write::Delete { resource, namespace, name, .. } => {
             return delete(client, catalog, write).await.map(|uid| Written {
@@ -130,13 +131,13 @@ async fn send(means: &Means, write: &Write) -> Result<Written, ClientError> {
             });
         }
     };
-    let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
+    let revision = made.revision();
     Ok(Written {
         resource: resource.clone(),
         namespace: namespace.clone(),
-        name: name.cloned().unwrap_or_else(|| text("name")),
-        uid: text("uid"),
-        revision: text("resourceVersion").parse().unwrap_or(0),
+        name: name.cloned().unwrap_or(made.metadata.name),
+        uid: made.metadata.uid,
+        revision,
         deleted: false,
     })
 }
@@ -144,11 +145,11 @@ async fn send(means: &Means, write: &Write) -> Result<Written, ClientError> {
 /// Patches, or where the caller may only update, as upstream's roles have it for many controllers, merges into the
 /// object as the view shows it and replaces it. The version seen guards the replacement. Which of the two works is
 /// remembered, so that it is found out once.
-async fn change(means: &Means, path: &ObjectPath, patch: &Value) -> Result<Value, ClientError> {
+async fn change(means: &Means, path: &ObjectPath, patch: &Value) -> Result<Made, ClientError> {
     let what = (path.resource.resource.clone(), path.subresource.to_string());
     let updates = means.updates.lock().contains(&what);
     if !updates {
-        match means.client.patch(path, &Patch::Merge(patch.clone()), &WriteOptions::default()).await {
+        match means.client.patch_of(path, &Patch::Merge(patch.clone()), &WriteOptions::default()).await {
             Err(ClientError::Status(status)) if status.code == 403 => {
                 return match update(means, path, patch).await {
                     Some(Ok(object)) => {
@@ -170,7 +171,7 @@ async fn change(means: &Means, path: &ObjectPath, patch: &Value) -> Result<Value
 }
 
 /// `None` where the view does not show the object.
-async fn update(means: &Means, path: &ObjectPath, patch: &Value) -> Option<Result<Value, ClientError>> {
+async fn update(means: &Means, path: &ObjectPath, patch: &Value) -> Option<Result<Made, ClientError>> {
     let object = match path.subresource.as_ref() {
         // Another object than the one whose scale it is.
         "scale" => means.client.get(path).await,
@@ -187,7 +188,7 @@ async fn update(means: &Means, path: &ObjectPath, patch: &Value) -> Option<Resul
         }
     }
     merge(&mut object, patch);
-    Some(means.client.replace(path, &object, &WriteOptions::default()).await)
+    Some(means.client.replace_of(path, &object, &WriteOptions::default()).await)
 }
 
 /// The object with its resource version: controllers may list and watch what they may not get.
@@ -255,9 +256,9 @@ async fn delete(client: &Client, catalog: &Catalog, write: &Write) -> Result<Str
         }),
         dry_run: Vec::new(),
     };
-    match client.delete(&ObjectPath::new(catalog.version(resource), namespace, name), &options).await {
+    match client.delete_of(&ObjectPath::new(catalog.version(resource), namespace, name), &options).await {
         Err(ClientError::Status(status)) if status.is_not_found() => Ok(uid.clone()),
-        other => other.map(|_| uid.clone()),
+        other => other.map(|_: IgnoredAny| uid.clone()),
     }
 }
 
@@ -359,7 +360,7 @@ async fn remaining(client: &Client, catalog: &Catalog, namespace: &str) -> Resul
     }
     for known in catalog.known().iter().filter(|known| known.namespaced) {
         let resource = catalog.version(&known.resource);
-        let list: Listed<Held> = client.list_of(&resource, namespace, &ListOptions::default()).await?;
+        let list: Listed<Held> = client.list_metadata(&resource, namespace, &ListOptions::default()).await?;
         if list.items.is_empty() {
             continue;
         }

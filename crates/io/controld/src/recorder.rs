@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use coracle_client::{Client, ClientError, ObjectPath, Patch, ResourceRef, WriteOptions};
+use coracle_client::{Client, ClientError, Made, ObjectPath, Patch, ResourceRef, WriteOptions};
 use coracle_reconcile::EventKind;
 use coracle_reconcile::EventNote;
 use jiff::{SignedDuration, Timestamp};
@@ -65,12 +65,12 @@ impl Recorder {
             Step::Again { key, namespace, name, count, message } => {
                 let patch = json!({"count": count, "lastTimestamp": rfc3339(now), "message": message});
                 let path = ObjectPath::new(EVENTS, &namespace, &name);
-                let answer = record.client.patch(&path, &Patch::Merge(patch), &WriteOptions::default()).await;
+                let answer = record.client.patch_of(&path, &Patch::Merge(patch), &WriteOptions::default()).await;
                 match answer {
                     Err(ClientError::Status(status)) if status.is_not_found() => {
                         self.create(&record, key, message, now).await
                     }
-                    other => other.map(|_| ()),
+                    other => other.map(|_: Made| ()),
                 }
             }
             Step::First { key, message } => self.create(&record, key, message, now).await,
@@ -90,7 +90,7 @@ impl Recorder {
         let event = event(record.component, &record.note, &message, now);
         let text = |field: &str| event["metadata"][field].as_str().unwrap_or_default().to_owned();
         let (namespace, name) = (text("namespace"), text("name"));
-        record.client.create(&EVENTS, &namespace, &event, &WriteOptions::default()).await?;
+        let _: Made = record.client.create_of(&EVENTS, &namespace, &event, &WriteOptions::default()).await?;
         self.seen.insert(key, Seen { namespace, name, count: 1 });
         Ok(())
     }

@@ -4,13 +4,12 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use coracle_client::{Client, ClientError, ObjectPath, Patch, ResourceRef, WriteOptions};
+use coracle_client::{Client, ClientError, Made, ObjectPath, Patch, ResourceRef, WriteOptions};
 use coracle_rt::Clock;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -170,17 +169,6 @@ struct Deeds {
     fleet: Arc<Fleet>,
     /// Nodes that were there at the start.
     known: Arc<HashSet<u32>>,
-}
-
-/// Of what was made only its uid.
-#[derive(Deserialize)]
-struct Made {
-    metadata: MadeMetadata,
-}
-
-#[derive(Deserialize)]
-struct MadeMetadata {
-    uid: String,
 }
 
 impl Deeds {

@@ -35,6 +35,7 @@ pub const RULES: Rules = Rules {
     validate_update: update::validate,
     columns: COLUMNS,
     selectable_fields,
+    selects_from: SELECTS_FROM,
     grace_seconds,
     lifecycle: Lifecycle::COUNTED,
     ..Rules::STANDARD
@@ -64,6 +65,17 @@ fn prepare_status_update(new: &mut Value, old: &Value) {
 fn validate(pod: &Value, errors: &mut ErrorList) {
     pod_spec::validate(pod.get("spec"), pod_spec::Within::Pod, &Path::new("spec"), errors);
 }
+
+const SELECTS_FROM: &[&[&str]] = &[
+    &["spec", "nodeName"],
+    &["spec", "restartPolicy"],
+    &["spec", "schedulerName"],
+    &["spec", "serviceAccountName"],
+    &["spec", "hostNetwork"],
+    &["status", "phase"],
+    &["status", "podIPs"],
+    &["status", "nominatedNodeName"],
+];
 
 fn selectable_fields(pod: &Value) -> Vec<(&'static str, String)> {
     let text = |path: &[&str]| pod.str_at(path).to_owned();

@@ -1,7 +1,7 @@
 //! A node changes its own objects only: its Node, the pods bound to it, its lease, tokens for its pods. Source:
 //! Kubernetes `plugin/pkg/admission/noderestriction`.
 
-use coracle_meta::{Resource, Value};
+use coracle_meta::{Resource, User, Value};
 
 use crate::plugin::{Context, Operation, Plugin, Request, Verdict, forbidden};
 use crate::pods;
@@ -13,6 +13,10 @@ const PODS: Resource = Resource::new("", "pods");
 impl Plugin for NodeRestriction {
     fn name(&self) -> &'static str {
         "NodeRestriction"
+    }
+
+    fn looks_into_deletions(&self, user: &User) -> bool {
+        user.as_node().is_some()
     }
 
     fn validate(&self, request: &Request<'_>, object: &Value, context: &Context<'_>) -> Verdict {

@@ -65,9 +65,16 @@ fn pod_keys(view: &dyn View, pod: &Object) -> Vec<Key> {
     let Some(set) = controller_key(pod, "apps", "ReplicaSet") else { return Vec::new() };
     let Some(set) = view.get(&REPLICA_SETS, &set.namespace, &set.name) else { return Vec::new() };
     let Some(key) = controller_key(&set, "apps", "Deployment") else { return Vec::new() };
-    let recreate =
-        Item::get(view, &DEPLOYMENTS, &key).is_some_and(|item| item.text("/spec/strategy/type") == "Recreate");
-    if recreate { vec![key] } else { Vec::new() }
+    let deployment = view.get(&DEPLOYMENTS, &key.namespace, &key.name);
+    if deployment.is_some_and(|deployment| deployment.kept(recreates).0) { vec![key] } else { Vec::new() }
+}
+
+/// Whether a deployment stops all old pods before it starts new ones.
+struct Recreates(bool);
+
+fn recreates(deployment: &Object) -> Recreates {
+    let strategy = coracle_meta::Value::sparse(&deployment.bytes, &[&["spec", "strategy", "type"]]);
+    Recreates(strategy.is_ok_and(|tree| tree.str_at(&["spec", "strategy", "type"]) == "Recreate"))
 }
 
 /// One replica set as the decision sees it; `replicas` follows what the plan changes.

@@ -82,27 +82,35 @@ fn check_options(call: &Call, options: &Value) -> Result<(), Status> {
 
 pub async fn delete(server: &Arc<Server>, call: &Call, target: &Target, wish: &Wish) -> Result<Written, Status> {
     let cache = server.resource(target.served.kind).await?;
+    let is_judged = admit::looks_into_deletions(&call.user);
     for _ in 0..TRIES_MAX {
         let found = cache.get_fresh(&target.namespace, &target.name).await.map_err(failed)?;
         let Some(current) = found else { return Err(target.not_found()) };
         check_preconditions(target, wish, &current)?;
-        let old = tree(&current)?;
-        let resource = target.resource();
-        let request = Request {
-            operation: Operation::Delete,
-            resource: &resource,
-            subresource: "",
-            namespace: &target.namespace,
-            name: &target.name,
-            user: &call.user,
-            old: Some(&old),
-        };
-        admit::validate(server, &request, &old).await?;
-        if let Some(written) = attempt(server, target, wish, &current, old.clone()).await? {
+        let early = if is_judged { None } else { told_by_metadata(target, wish, &current) };
+        let object = if early.is_some() { Value::Null } else { tree(&current)? };
+        admit(server, call, target, &object).await?;
+        let fate = early.unwrap_or_else(|| fate(server, target, wish, object));
+        if let Some(written) = attempt(server, target, wish, &current, fate).await? {
             return Ok(written);
         }
     }
     Err(Status::modified(&target.resource(), &target.name))
+}
+
+/// `object` is null where nobody looks into it.
+async fn admit(server: &Server, call: &Call, target: &Target, object: &Value) -> Result<(), Status> {
+    let resource = target.resource();
+    let request = Request {
+        operation: Operation::Delete,
+        resource: &resource,
+        subresource: "",
+        namespace: &target.namespace,
+        name: &target.name,
+        user: &call.user,
+        old: (!object.is_null()).then_some(object),
+    };
+    admit::validate(server, &request, object).await.map(drop)
 }
 
 /// Refuses where the wish is about another object, or about another version of it.
@@ -128,35 +136,72 @@ pub fn check_preconditions(target: &Target, wish: &Wish, current: &Object) -> Re
     Err(Status::conflict(&Resource::new(kind.group, kind.kind), &target.name, &why))
 }
 
-async fn attempt(
-    server: &Server,
-    target: &Target,
-    wish: &Wish,
-    current: &Arc<Object>,
-    mut object: Value,
-) -> Result<Option<Written>, Status> {
-    let kind = target.served.kind;
+/// What a wish makes of an object.
+enum Fate {
+    /// It is going already, as soon as is wanted.
+    Stays,
+    /// It goes with this write, and these go with it.
+    Goes(Vec<Op>),
+    /// It is marked so.
+    Waits(Value),
+}
+
+/// The fate of an object of which the metadata tells it: most that are deleted by the thousand need not be read.
+fn told_by_metadata(target: &Target, wish: &Wish, current: &Object) -> Option<Fate> {
+    let (kind, meta) = (target.served.kind, &current.meta);
+    let is_plain = matches!(wish.propagation.as_str(), "" | "Background") && !orphans_by_default(target);
+    let of_collector = |name: &String| matches!(name.as_str(), ORPHAN | FOREGROUND);
+    if !is_plain || meta.finalizers.iter().any(of_collector) || kind.plural == "namespaces" {
+        return None;
+    }
+    let is_held = !meta.finalizers.is_empty();
+    // Only a grace that is left keeps what nobody holds.
+    let has_grace = kind.grace_seconds(&Value::Null, None).is_some();
+    if meta.is_deleting() && wish.grace_seconds.is_none() && (is_held || has_grace) {
+        return Some(Fate::Stays);
+    }
+    let at_once = wish.grace_seconds == Some(0) || !has_grace;
+    (at_once && !is_held && !services::has_more(kind)).then(|| Fate::Goes(Vec::new()))
+}
+
+fn fate(server: &Server, target: &Target, wish: &Wish, mut object: Value) -> Fate {
     let finalizers = finalizers(target, wish, &object);
     let waits = wait(server, target, wish, &mut object, !finalizers.is_empty());
     let changed = finalizers != object.list_at(&["metadata", "finalizers"]);
     if changed {
         object.set(&["metadata", "finalizers"], finalizers);
     }
+    match waits {
+        Wait::Gone => Fate::Goes(services::release(target.served.kind, &object)),
+        Wait::Known if !changed => Fate::Stays,
+        Wait::Known | Wait::Marked => Fate::Waits(object),
+    }
+}
+
+/// `None` where another write came between.
+async fn attempt(
+    server: &Server,
+    target: &Target,
+    wish: &Wish,
+    current: &Arc<Object>,
+    fate: Fate,
+) -> Result<Option<Written>, Status> {
+    let kind = target.served.kind;
     let key = key(kind, &target.namespace, &target.name);
     let compares = vec![Compare { key: key.clone(), mod_revision: current.revision }];
     let mut txn = Txn { compares, ..Txn::default() };
-    let bytes = match waits {
-        Wait::Gone => {
+    let marked = match fate {
+        Fate::Stays => return Ok(Some(Written { object: current.clone(), deed: Deed::Unchanged })),
+        Fate::Goes(more) => {
             txn.then = vec![Op::Delete { key }];
-            services::release(kind, &object, &mut txn);
+            txn.then.extend(more);
             None
         }
-        Wait::Known if !changed => return Ok(Some(Written { object: current.clone(), deed: Deed::Unchanged })),
-        Wait::Known | Wait::Marked => {
+        Fate::Waits(mut object) => {
             let bytes = encode(kind, &mut object)?;
             let value = at_rest(server, &key, bytes.clone())?;
             txn.then = vec![Op::Put { key, value, lease_seconds: 0 }];
-            Some(bytes)
+            Some((bytes, object))
         }
     };
     let revision = match wish.dry_run {
@@ -169,8 +214,8 @@ async fn attempt(
             TxnResponse::Refused { .. } => return Ok(None),
         },
     };
-    let (object, deed) = match bytes {
-        Some(bytes) => (Object::written(bytes, &object, revision).map_err(Status::internal)?, Deed::Changed),
+    let (object, deed) = match marked {
+        Some((bytes, object)) => (Object::written(bytes, &object, revision).map_err(Status::internal)?, Deed::Changed),
         None => (current.at(revision), Deed::Deleted),
     };
     Ok(Some(Written { object: Arc::new(object), deed }))

@@ -90,7 +90,7 @@ async fn attempt(
     claim.join(&mut txn);
     charges.join(&mut txn);
     if goes {
-        services::release(kind, &old, &mut txn);
+        txn.then.extend(services::release(kind, &old));
     }
     match server.cache.store.txn(txn).await.map_err(store_failed)? {
         TxnResponse::Done { revision } => {

@@ -143,7 +143,38 @@ impl Patch {
             Kind::Strategic => go_text(&self.body),
             _ => String::from_utf8_lossy(&changed.to_json()).into_owned(),
         };
-        decode::patched(call, &changed, api_version, kind).map_err(|error| unreadable(&shown(), error))
+        self.read_touched(call, &changed, api_version, kind).map_err(|error| unreadable(&shown(), error))
+    }
+
+    /// Reads what the patch may have changed as strictly as a body; the rest has been read so before.
+    fn read_touched(&self, call: &Call, changed: &Value, api_version: &str, kind: &str) -> Result<Value, Status> {
+        let Some(touched) = self.touched() else { return decode::patched(call, changed, api_version, kind) };
+        let mut part = Value::map();
+        for member in ["apiVersion", "kind"].into_iter().chain(touched.iter().copied()) {
+            let value = changed.get(member);
+            if !value.is_null() {
+                part.set(&[member], value.clone());
+            }
+        }
+        let mut read = decode::patched(call, &part, api_version, kind)?;
+        let mut object = changed.clone();
+        for member in touched {
+            match read.remove(&[member]) {
+                Some(value) => object.set(&[member], value),
+                None => drop(object.remove(&[member])),
+            }
+        }
+        Ok(object)
+    }
+
+    /// The members at the top that a merge reaches; `None` where that is not told by the patch itself.
+    fn touched(&self) -> Option<Vec<&str>> {
+        let members = match self.kind {
+            Kind::Merge | Kind::Strategic => self.body.as_map()?.keys(),
+            Kind::Json | Kind::Apply => return None,
+        };
+        let members: Vec<&str> = members.collect();
+        (!members.iter().any(|member| member.starts_with('$'))).then_some(members)
     }
 }
 

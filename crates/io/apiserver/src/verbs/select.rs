@@ -81,7 +81,11 @@ impl Selector {
 
     /// None of an object that cannot be read.
     fn fields_of(&self, object: &Object) -> Selectable {
-        let value = served_tree(self.served, object);
-        value.map_or_else(|_| Selectable::default(), |value| self.served.kind.selectable_fields(&value).into())
+        let kind = self.served.kind;
+        let fields = match self.served.is_storage_form() {
+            true => kind.selectable_fields_of(&object.bytes).ok(),
+            false => served_tree(self.served, object).ok().map(|value| kind.selectable_fields(&value)),
+        };
+        fields.unwrap_or_default().into()
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use coracle_client::verbs::Preconditions;
-use coracle_client::{Client, ClientError, DeleteOptions, ObjectPath, Patch, WriteOptions};
+use coracle_client::{Client, ClientError, DeleteOptions, Made, ObjectPath, Patch, WriteOptions};
 use coracle_meta::{Object, Resource};
 use coracle_reconcile::{EventKind, View};
 use coracle_rt::Clock;
@@ -127,7 +127,7 @@ impl Deeds {
 
     async fn patch_status(&self, pod: &PodInfo, status: Value) -> Result<(), ClientError> {
         let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid}, "status": status}));
-        self.client.patch(&path(pod).subresource("status"), &patch, &WriteOptions::default()).await.map(|_| ())
+        self.client.patch_of(&path(pod).subresource("status"), &patch, &WriteOptions::default()).await.map(|_: Made| ())
     }
 
     /// Takes back the nominations of those that lose by it, then evicts; the last victim goes when all others are gone.
@@ -168,7 +168,7 @@ impl Deeds {
             preconditions: Some(Preconditions { uid: Some(victim.uid.clone()), resource_version: None }),
             ..DeleteOptions::default()
         };
-        if gone(self.client.delete(&path(victim), &options).await.map(|_| ()))? {
+        if gone(self.client.delete_of(&path(victim), &options).await.map(|_: Made| ()))? {
             return Ok(());
         }
         self.events.tell(Note {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use coracle_client::{Client, ClientError, ObjectPath, Patch, ResourceRef, WriteOptions};
+use coracle_client::{Client, ClientError, Made, ObjectPath, Patch, ResourceRef, WriteOptions};
 use coracle_meta::time::micros;
 use coracle_reconcile::EventKind;
 use coracle_rt::{Clock, Scope};
@@ -98,10 +98,10 @@ impl Writer {
         async move {
             match request {
                 Request::Create { namespace, event } => {
-                    client.create(&EVENTS, &namespace, &event, &WriteOptions::default()).await.map(|_| ())
+                    client.create_of(&EVENTS, &namespace, &event, &WriteOptions::default()).await.map(|_: Made| ())
                 }
                 Request::Continue { path, patch } => {
-                    client.patch(&path, &Patch::Merge(patch), &WriteOptions::default()).await.map(|_| ())
+                    client.patch_of(&path, &Patch::Merge(patch), &WriteOptions::default()).await.map(|_: Made| ())
                 }
             }
         }

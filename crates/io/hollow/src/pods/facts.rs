@@ -26,6 +26,7 @@ pub struct Metadata {
     pub generation: i64,
     pub deletion_timestamp: Option<Timestamp>,
     pub deletion_grace_period_seconds: i64,
+    pub finalizers: Vec<IgnoredAny>,
     #[serde(rename = "annotations", deserialize_with = "orders")]
     pub orders: Orders,
 }

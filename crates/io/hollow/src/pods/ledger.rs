@@ -335,6 +335,7 @@ impl Known {
         self.restart_policy = spec.restart_policy;
         self.active_deadline_seconds = spec.active_deadline_seconds;
         self.generation = metadata.generation;
+        self.is_held = !metadata.finalizers.is_empty();
         if metadata.deletion_timestamp.is_some() {
             let grace_seconds = metadata.deletion_grace_period_seconds;
             let deletion = self.deletion.get_or_insert(Deletion { seen_at: now, grace_seconds, released: false });
@@ -411,6 +412,7 @@ fn unknown() -> Known {
         generation: 0,
         start_time: None,
         deletion: None,
+        is_held: false,
         gate_complaint: None,
         ip: None,
         shown: Shown::default(),

@@ -24,6 +24,8 @@ pub struct Known {
     pub generation: i64,
     pub start_time: Option<Timestamp>,
     pub deletion: Option<Deletion>,
+    /// Whether finalizers keep the pod when its node has let go of it: then its last status is for somebody.
+    pub is_held: bool,
     /// Why the pod is not ready though its containers are.
     pub gate_complaint: Option<Box<str>>,
     pub ip: Option<Ipv4Addr>,
@@ -124,17 +126,23 @@ pub enum Decision {
 
 pub fn decide(pod: &Known, job_seconds: u32, now: Timestamp) -> Decision {
     if pod.life == Life::Over || pod.shown.phase.is_over() {
-        return match pod.deletion {
-            Some(Deletion { released: false, .. }) => Decision::Delete,
-            _ => Decision::Wait(None),
-        };
+        return let_go(pod);
     }
     let run = pod.run();
     let end = pod.end(job_seconds);
     match end.filter(|end| end.at <= now) {
+        Some(End { cause: Cause::Deletion, .. }) if !pod.is_held => let_go(pod),
         Some(end) if end.cause == Cause::Themselves && pod.restarts(end.code) => after(pod, run, end, now),
         Some(end) => Decision::Show(Next::Over(run, end)),
         None => go_on(pod, end.map(|end| end.at), now),
+    }
+}
+
+/// The pod goes if it is to go.
+fn let_go(pod: &Known) -> Decision {
+    match pod.deletion {
+        Some(Deletion { released: false, .. }) => Decision::Delete,
+        _ => Decision::Wait(None),
     }
 }
 
@@ -260,6 +268,7 @@ mod tests {
             generation: 1,
             start_time: None,
             deletion: None,
+            is_held: true,
             gate_complaint: None,
             ip: None,
             shown: Shown::default(),

@@ -4,14 +4,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coracle_client::{Client, ClientError, DeleteOptions, ObjectPath, ResourceRef};
+use coracle_client::{Client, ClientError, DeleteOptions, Made, ObjectPath, ResourceRef};
 use coracle_rt::Clock;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::{Method, Request, header};
 use http_body_util::BodyExt;
 use jiff::SignedDuration;
-use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 
 use super::follow::Sighting;
@@ -122,21 +121,9 @@ async fn patch_status(client: &Client, path: &ObjectPath, patch: Vec<u8>) -> Res
     let answer = client.send(request).await?;
     let body = answer.into_body().collect().await;
     let body = body.map_err(|source| ClientError::Transport { uri: uri.clone(), source })?.to_bytes();
-    let written: Written =
+    let written: Made =
         serde_json::from_slice(&body).map_err(|source| ClientError::Decode { uri, source: source.into() })?;
-    Ok(written.metadata.resource_version.parse().unwrap_or(0))
-}
-
-/// Of what was written only its version.
-#[derive(Deserialize)]
-struct Written {
-    metadata: Version,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Version {
-    resource_version: String,
+    Ok(written.revision())
 }
 
 /// With no grace, as a node does whose containers have ended.
@@ -144,5 +131,5 @@ async fn delete(client: &Client, pod: &ObjectPath, uid: Uid) -> Result<u64, Clie
     let preconditions = coracle_client::verbs::Preconditions { uid: Some(uuid(uid)), resource_version: None };
     let options =
         DeleteOptions { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteOptions::default() };
-    client.delete(pod, &options).await.map(|_| 0)
+    client.delete_of(pod, &options).await.map(|_: Made| 0)
 }

@@ -226,8 +226,23 @@ fn a_gate_makes_a_pod_ready_and_nothing_of_the_old_complaint_stays() {
 }
 
 #[test]
-fn a_deleted_pod_is_shown_ended_and_then_removed_once() {
+fn a_deleted_pod_that_nobody_holds_is_removed_at_once() {
     let pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "i"}]}));
+    let mut ledger = ledger();
+    see(&mut ledger, &pod, at(0));
+    let mut seen = patched(&pod, &write(&mut ledger, at(0)).unwrap(), 6);
+    seen["metadata"]["deletionTimestamp"] = json!(at(35).to_string());
+    seen["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+    see(&mut ledger, &seen, at(5));
+    assert_eq!(write(&mut ledger, at(5)), Some(Value::Null));
+    see(&mut ledger, &seen, at(6));
+    assert_eq!(write(&mut ledger, at(6)), None);
+}
+
+#[test]
+fn a_deleted_pod_that_finalizers_hold_is_shown_ended_and_then_removed_once() {
+    let mut pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "i"}]}));
+    pod["metadata"]["finalizers"] = json!(["example.com/held"]);
     let mut ledger = ledger();
     see(&mut ledger, &pod, at(0));
     let mut seen = patched(&pod, &write(&mut ledger, at(0)).unwrap(), 6);

@@ -130,10 +130,7 @@ impl Object {
 
     /// Appends the whole JSON with its resource version; an object that was never written has none.
     pub fn write_json(&self, out: &mut BytesMut) {
-        if self.revision == 0 {
-            return out.put_slice(&self.bytes);
-        }
-        self.write_from(out, 0);
+        self.write_part(out, 0, self.bytes.len());
     }
 
     /// Appends `metadata` as JSON with its resource version, nothing beside it being read.
@@ -142,18 +139,20 @@ impl Object {
         let mut reader =
             serde_json::Deserializer::from_slice(&self.bytes[start..]).into_iter::<serde::de::IgnoredAny>();
         reader.next().ok_or(ObjectError::NoMetadata)??;
-        let end = start + reader.byte_offset();
-        let whole = Object { bytes: self.bytes.slice(start..end), splice: 1, ..self.at(self.revision) };
-        whole.write_json(out);
+        self.write_part(out, start, start + reader.byte_offset());
         Ok(())
     }
 
-    fn write_from(&self, out: &mut BytesMut, start: usize) {
+    /// A part that holds the start of the metadata, with the resource version in it where there is one.
+    fn write_part(&self, out: &mut BytesMut, start: usize, end: usize) {
+        if self.revision == 0 {
+            return out.put_slice(&self.bytes[start..end]);
+        }
         out.put_slice(&self.bytes[start..self.splice]);
         out.put_slice(b"\"resourceVersion\":\"");
         write!(out, "{}", self.revision).expect("a buffer grows as it must");
         out.put_slice(if self.bytes[self.splice] == b'}' { b"\"" } else { b"\"," });
-        out.put_slice(&self.bytes[self.splice..]);
+        out.put_slice(&self.bytes[self.splice..end]);
     }
 
     /// As [`Object::write_json`] without what the object calls itself: items of a list are of the list's kind. `named`
@@ -162,7 +161,7 @@ impl Object {
         match self.bytes.get(1..).is_some_and(|rest| rest.starts_with(named)) && self.revision > 0 {
             true => {
                 out.put_u8(b'{');
-                self.write_from(out, 1 + named.len());
+                self.write_part(out, 1 + named.len(), self.bytes.len());
             }
             false => self.write_json(out),
         }

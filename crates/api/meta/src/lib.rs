@@ -4,6 +4,7 @@
 
 pub mod field;
 pub mod int_or_string;
+pub mod members;
 pub mod names;
 pub mod object;
 pub mod quantity;
@@ -16,6 +17,7 @@ pub mod value;
 
 pub use field::{ErrorList, Path};
 pub use int_or_string::IntOrString;
+pub use members::Members;
 pub use object::Object;
 pub use quantity::Quantity;
 pub use resource::{GroupVersionKind, Resource};

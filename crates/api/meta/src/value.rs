@@ -28,8 +28,9 @@ pub struct Map {
 
 static NULL: Value = Value::Null;
 
-/// Room for most objects, so that writing one seldom moves what is written.
-const JSON_BYTES_USUAL: usize = 6144;
+/// Room for most objects, and for most parts of one, so that writing them seldom moves what is written.
+const OBJECT_BYTES_USUAL: usize = 6144;
+const PART_BYTES_USUAL: usize = 64;
 
 impl Value {
     pub fn map() -> Value {
@@ -162,7 +163,8 @@ impl Value {
 
     /// This value as compact JSON.
     pub fn to_json(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(JSON_BYTES_USUAL);
+        let is_object = self.as_map().is_some_and(|map| map.contains("metadata"));
+        let mut out = Vec::with_capacity(if is_object { OBJECT_BYTES_USUAL } else { PART_BYTES_USUAL });
         serde_json::to_writer(&mut out, self).expect("a tree always has a JSON form");
         out
     }

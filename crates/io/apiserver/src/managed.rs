@@ -78,7 +78,7 @@ pub fn updated(server: &Server, call: &Call, target: &Target, old: &Value, new: 
     if target.served.is_storage_form() {
         return with(server, call, target.served, |subject, writer| subject.update(old, new, writer));
     }
-    let (shown_old, mut shown) = (in_served_version(target, old), in_served_version(target, new));
+    let (shown_old, mut shown) = (in_served_version(target, old), in_served_version(target, new).into_owned());
     with(server, call, target.served, |subject, writer| subject.update(&shown_old, &mut shown, writer));
     match shown.remove(&MANAGED) {
         Some(entries) => new.set(&MANAGED, entries),

@@ -97,8 +97,13 @@ pub fn key(kind: &Kind, namespace: &str, name: &str) -> Bytes {
 
 /// Replaces what stands by `value` if it is still `object`.
 pub async fn swap(server: &Server, kind: &Kind, object: &Object, value: &mut Value) -> Result<TxnResponse, Status> {
+    swap_encoded(server, kind, object, encode(kind, value)?).await
+}
+
+/// The same with the bytes that are to rest.
+pub async fn swap_encoded(server: &Server, kind: &Kind, object: &Object, value: Bytes) -> Result<TxnResponse, Status> {
     let key = key(kind, &object.meta.namespace, &object.meta.name);
-    let value = at_rest(server, &key, encode(kind, value)?)?;
+    let value = at_rest(server, &key, value)?;
     let txn = Txn {
         compares: vec![Compare { key: key.clone(), mod_revision: object.revision }],
         then: vec![Op::Put { key, value, lease_seconds: 0 }],

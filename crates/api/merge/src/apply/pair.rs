@@ -18,6 +18,10 @@ pub struct Comparison {
 /// A list's elements with what tells them apart.
 type Named<'v> = &'v [(Element, &'v Value)];
 
+fn all<'v>(list: Named<'v>, name: &Element) -> Vec<&'v Value> {
+    list.iter().filter(|(other, _)| other == name).map(|(_, value)| *value).collect()
+}
+
 impl Comparison {
     pub fn without(self, fields: &Set) -> Comparison {
         Comparison {
@@ -96,13 +100,10 @@ impl<'a> Types<'a> {
                 continue;
             }
             seen.push(name);
-            let all = |list: &'_ [(Element, &'_ Value)]| -> Vec<Value> {
-                list.iter().filter(|(other, _)| other == name).map(|(_, value)| (*value).clone()).collect()
-            };
-            let (olds, news) = (all(left), all(right));
+            let (olds, news) = (all(left, name), all(right, name));
             path.push(name.clone());
             let (old, new) = match (olds.len() > 1, news.len() > 1) {
-                (false, false) => (olds.first(), news.first()),
+                (false, false) => (olds.first().copied(), news.first().copied()),
                 (true, true) => {
                     if olds != news {
                         out.modified.insert(path);
@@ -111,11 +112,11 @@ impl<'a> Types<'a> {
                 }
                 (true, false) => {
                     out.removed.insert(path);
-                    (None, news.first())
+                    (None, news.first().copied())
                 }
                 (false, true) => {
                     out.added.insert(path);
-                    (olds.first(), None)
+                    (olds.first().copied(), None)
                 }
             };
             if old.is_some() || new.is_some() {

@@ -98,7 +98,7 @@ fn check(target: &Target, wanted: &Value) -> Result<(), Status> {
 }
 
 fn scaled(target: &Target, old: &Value, wanted: &Value) -> Value {
-    let mut object = in_served_version(target, old);
+    let mut object = in_served_version(target, old).into_owned();
     scale::apply(&mut object, wanted);
     for key in ["uid", "resourceVersion"] {
         let given = wanted.str_at(&["metadata", key]);

@@ -1,5 +1,6 @@
 //! Patch: an object changed by a description of the change, in the version of the URL.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use coracle_merge::{JsonPatchError, StrategicPatchError, go_text, json_patch, merge_patch, strategic_merge_patch};
@@ -72,14 +73,14 @@ async fn create(server: &Arc<Server>, call: &Call, target: &Target, patch: &Patc
     store::create::create(server, call, target, object).await
 }
 
-pub fn in_served_version(target: &Target, old: &Value) -> Value {
+pub fn in_served_version<'a>(target: &Target, old: &'a Value) -> Cow<'a, Value> {
     if target.served.is_storage_form() {
-        return old.clone();
+        return Cow::Borrowed(old);
     }
     let kind = target.served.kind;
     let mut shown = kind.convert(old.clone(), &kind.storage_api_version(), &target.served.api_version());
     kind.default(&mut shown, target.served.version);
-    shown
+    Cow::Owned(shown)
 }
 
 pub struct Patch {
@@ -121,6 +122,25 @@ impl Patch {
         api_version: &str,
         kind: &str,
     ) -> Result<Value, Status> {
+        let changed = self.applied(server, call, object, (api_version, kind))?;
+        let Some(touched) = self.touched() else {
+            let read = decode::patched(call, &changed, api_version, kind);
+            return read.map_err(|error| unreadable(&self.shown(&changed), error));
+        };
+        read_touched(call, changed, &touched, (api_version, kind)).map_err(|error| {
+            let changed = self.applied(server, call, object, (api_version, kind));
+            unreadable(&self.shown(&changed.unwrap_or_default()), error)
+        })
+    }
+
+    /// The object as the patch makes it, not read yet.
+    fn applied(
+        &self,
+        server: &Server,
+        call: &Call,
+        object: &Value,
+        (api_version, kind): (&str, &str),
+    ) -> Result<Value, Status> {
         let mut changed = object.clone();
         match self.kind {
             Kind::Apply => {
@@ -139,32 +159,15 @@ impl Patch {
                 strategic_merge_patch(Schema::builtin(), id, &mut changed, &self.body).map_err(refused)?;
             }
         }
-        let shown = || match self.kind {
-            Kind::Strategic => go_text(&self.body),
-            _ => String::from_utf8_lossy(&changed.to_json()).into_owned(),
-        };
-        self.read_touched(call, &changed, api_version, kind).map_err(|error| unreadable(&shown(), error))
+        Ok(changed)
     }
 
-    /// Reads what the patch may have changed as strictly as a body; the rest has been read so before.
-    fn read_touched(&self, call: &Call, changed: &Value, api_version: &str, kind: &str) -> Result<Value, Status> {
-        let Some(touched) = self.touched() else { return decode::patched(call, changed, api_version, kind) };
-        let mut part = Value::map();
-        for member in ["apiVersion", "kind"].into_iter().chain(touched.iter().copied()) {
-            let value = changed.get(member);
-            if !value.is_null() {
-                part.set(&[member], value.clone());
-            }
+    /// What a refusal shows of it.
+    fn shown(&self, changed: &Value) -> String {
+        match self.kind {
+            Kind::Strategic => go_text(&self.body),
+            _ => String::from_utf8_lossy(&changed.to_json()).into_owned(),
         }
-        let mut read = decode::patched(call, &part, api_version, kind)?;
-        let mut object = changed.clone();
-        for member in touched {
-            match read.remove(&[member]) {
-                Some(value) => object.set(&[member], value),
-                None => drop(object.remove(&[member])),
-            }
-        }
-        Ok(object)
     }
 
     /// The members at the top that a merge reaches; `None` where that is not told by the patch itself.
@@ -176,6 +179,31 @@ impl Patch {
         let members: Vec<&str> = members.collect();
         (!members.iter().any(|member| member.starts_with('$'))).then_some(members)
     }
+}
+
+/// Reads what a patch may have changed as strictly as a body; the rest has been read so before.
+fn read_touched(
+    call: &Call,
+    mut changed: Value,
+    touched: &[&str],
+    (api_version, kind): (&str, &str),
+) -> Result<Value, Status> {
+    let mut part = Value::map();
+    for member in ["apiVersion", "kind"] {
+        part.set(&[member], changed.get(member).clone());
+    }
+    for member in touched {
+        if let Some(value) = changed.remove(&[member]) {
+            part.set(&[member], value);
+        }
+    }
+    let mut read = decode::patched(call, &part, api_version, kind)?;
+    for member in touched {
+        if let Some(value) = read.remove(&[member]) {
+            changed.set(&[member], value);
+        }
+    }
+    Ok(changed)
 }
 
 /// A patch's document, told in Go's words where it is none.

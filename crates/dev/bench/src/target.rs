@@ -1,5 +1,6 @@
 //! A cluster under measurement, whoever started it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,12 +11,14 @@ use futures_util::StreamExt;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::load::Endpoint;
+use crate::load::{Endpoint, Next};
 use crate::processes;
 
 const JSON: &str = "application/json";
 pub const PODS: ResourceRef = ResourceRef::new("", "v1", "pods");
 
+const CONNECTIONS: usize = 64;
+const SENT_MAX: Duration = Duration::from_secs(300);
 /// A watch that ends more often is broken.
 const RESUMED_MAX: u32 = 20;
 
@@ -55,6 +58,23 @@ impl Target {
     pub async fn delete(&self, path: &str) -> Result<Value> {
         let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0});
         Ok(self.client.json(Method::DELETE, path.into(), Some((JSON, &options))).await?)
+    }
+
+    /// Sends so many requests over many connections; each has to succeed.
+    pub async fn send_all(
+        &self,
+        count: u64,
+        request: impl Fn(&Endpoint, u64) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Result<()> {
+        let endpoint = self.endpoint.clone();
+        let next: Arc<Next> = Arc::new(move |number| (number < count).then(|| request(&endpoint, number)));
+        let sent = self.endpoint.load(CONNECTIONS, SENT_MAX, next).await?;
+        ensure!(
+            sent.failed == 0 && sent.answered == count,
+            "{} of {count} failed",
+            count - sent.answered + sent.failed
+        );
+        Ok(())
     }
 
     /// The path of a resource in the namespace of the cases.

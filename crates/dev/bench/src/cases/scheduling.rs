@@ -6,17 +6,16 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::shapes::{LABEL, Shape, URGENT, WAITING};
 use super::start::{Started, ready};
 use crate::cluster::{Cores, Parts, terminate};
-use crate::load::Next;
+use crate::load::Endpoint;
 use crate::processes;
 use crate::table::Row;
 use crate::target::{PodWatch, Target, until};
@@ -26,7 +25,6 @@ const CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
 /// What the TTL controller writes on every node.
 const SETTLED: &str = "node.alpha.kubernetes.io/ttl";
 const SETTLED_MAX: Duration = Duration::from_secs(60);
-const CONNECTIONS: usize = 64;
 const FIRST_MAX: Duration = Duration::from_secs(60);
 const ALL_MAX: Duration = Duration::from_secs(120);
 
@@ -213,13 +211,9 @@ async fn make(
     count: u64,
     object: impl Fn(u64) -> Value + Send + Sync + 'static,
 ) -> Result<()> {
-    let endpoint = target.endpoint.clone();
-    let next: Arc<Next> = Arc::new(move |number| {
-        (number < count).then(|| endpoint.send(&what, "application/json", &object(number).to_string()))
-    });
-    let made = target.endpoint.load(CONNECTIONS, ALL_MAX, next).await?;
-    ensure!(made.failed == 0 && made.answered == count, "{} of {count} failed", count - made.answered + made.failed);
-    Ok(())
+    let request =
+        move |endpoint: &Endpoint, number| endpoint.send(&what, "application/json", &object(number).to_string());
+    target.send_all(count, request).await
 }
 
 /// Keeps the pods of this case off nodes that would run them.

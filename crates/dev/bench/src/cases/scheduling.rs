@@ -199,10 +199,14 @@ async fn bindings(watch: &mut PodWatch<'_>, pods: u64) -> Result<(Timestamp, Tim
 /// When the scheduler told of its first binding since then.
 async fn first_event(target: &Target, since: Timestamp) -> Result<Timestamp> {
     let path = format!("{EVENTS}/namespaces/{}/events?fieldSelector=reason%3DScheduled", target.namespace);
-    let events = target.get(&path).await?;
-    let times = events["items"].as_array().into_iter().flatten().filter_map(|event| event["eventTime"].as_str());
-    let times = times.filter_map(|time| time.parse::<Timestamp>().ok()).filter(|time| *time >= since);
-    times.min().context("the scheduler told of no binding")
+    // They are written in their order, some after the last binding.
+    until("an event of a binding", ALL_MAX, async || {
+        let events = target.get(&path).await?;
+        let times = events["items"].as_array().into_iter().flatten().filter_map(|event| event["eventTime"].as_str());
+        let times = times.filter_map(|time| time.parse::<Timestamp>().ok()).filter(|time| *time >= since);
+        Ok(times.min())
+    })
+    .await
 }
 
 async fn make(

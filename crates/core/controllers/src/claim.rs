@@ -1,7 +1,9 @@
 //! Adoption and release: which objects a controller counts as its own, by owner reference and selector.
 
-use coracle_meta::Resource;
-use coracle_reconcile::{View, Write};
+use std::sync::Arc;
+
+use coracle_meta::{Object, Resource};
+use coracle_reconcile::{Index, View, Write};
 use serde_json::{Value, json};
 
 use crate::selector::Selector;
@@ -31,7 +33,7 @@ impl Claim<'_> {
     pub fn run(&self, view: &dyn View, wanted: impl Fn(&Item) -> bool) -> Claimed {
         let mut claimed = Claimed::default();
         let going = self.owner.meta().is_deleting();
-        for object in view.list(self.resource, Some(self.owner.namespace())) {
+        for object in self.candidates(view) {
             let matches = self.selector.matches(&object.meta);
             let owned = self.owner.controls(&object.meta);
             if !owned && (!matches || object.meta.controller().is_some()) {
@@ -52,6 +54,15 @@ impl Claim<'_> {
             }
         }
         claimed
+    }
+
+    /// What the owner controls and what nobody does, in the order of names.
+    fn candidates(&self, view: &dyn View) -> Vec<Arc<Object>> {
+        let mut found = view.by_index(self.resource, Index::Owner, self.owner.uid());
+        found.retain(|object| self.owner.controls(&object.meta) && object.meta.namespace == self.owner.namespace());
+        found.extend(view.by_index(self.resource, Index::Uncontrolled, self.owner.namespace()));
+        found.sort_by(|left, right| left.meta.name.cmp(&right.meta.name));
+        found
     }
 
     fn adopt(&self, item: &Item) -> Write {

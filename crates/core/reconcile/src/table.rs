@@ -8,13 +8,15 @@ use coracle_meta::{Object, Resource};
 
 use crate::controller::Key;
 use crate::pod::PodFacts;
-use crate::view::{Change, Index};
+use crate::view::{Change, Index, is_adopted};
 
 /// Objects by namespace and name, by owner and, if they are pods, by node.
 #[derive(Debug)]
 pub struct ObjectTable {
     objects: BTreeMap<Key, Arc<Object>>,
     by_owner: HashMap<String, BTreeSet<Key>>,
+    /// By namespace; `None` where nobody adopts the objects.
+    uncontrolled: Option<HashMap<String, BTreeSet<Key>>>,
     /// `None` where the objects are no pods.
     by_node: Option<HashMap<String, BTreeSet<Key>>>,
     /// The newest revision seen; 0 before the first list.
@@ -27,6 +29,7 @@ impl ObjectTable {
         ObjectTable {
             objects: BTreeMap::new(),
             by_owner: HashMap::new(),
+            uncontrolled: is_adopted(resource).then(HashMap::new),
             by_node: are_pods.then(HashMap::new),
             revision: 0,
         }
@@ -48,6 +51,7 @@ impl ObjectTable {
     pub fn by_index(&self, index: Index, value: &str) -> Vec<Arc<Object>> {
         let keys = match index {
             Index::Owner => self.by_owner.get(value),
+            Index::Uncontrolled => self.uncontrolled.as_ref().and_then(|uncontrolled| uncontrolled.get(value)),
             Index::Node => self.by_node.as_ref().and_then(|by_node| by_node.get(value)),
         };
         keys.into_iter().flatten().filter_map(|key| self.objects.get(key).cloned()).collect()
@@ -92,6 +96,11 @@ impl ObjectTable {
         for owner in &object.meta.owner_references {
             self.by_owner.entry(owner.uid.clone()).or_default().insert(key.clone());
         }
+        if let Some(uncontrolled) = &mut self.uncontrolled
+            && object.meta.controller().is_none()
+        {
+            uncontrolled.entry(key.namespace.clone()).or_default().insert(key.clone());
+        }
         let Some(by_node) = &mut self.by_node else { return };
         let node = &PodFacts::of(object).node;
         if !node.is_empty() {
@@ -102,6 +111,9 @@ impl ObjectTable {
     fn unindex(&mut self, key: &Key, object: &Object) {
         for owner in &object.meta.owner_references {
             drop_from(&mut self.by_owner, &owner.uid, key);
+        }
+        if let Some(uncontrolled) = &mut self.uncontrolled {
+            drop_from(uncontrolled, &key.namespace, key);
         }
         if let Some(by_node) = &mut self.by_node {
             drop_from(by_node, &PodFacts::of(object).node, key);
@@ -152,6 +164,20 @@ mod tests {
         table.remove(&Key { namespace: "n".into(), name: "a".into() }, 3);
         assert!(table.by_index(Index::Owner, "o").is_empty());
         assert_eq!(table.revision, 3);
+    }
+
+    #[test]
+    fn what_nobody_controls_is_found_by_namespace() {
+        let mut table = pods();
+        table.put(object("a", "x", 1));
+        let names = |table: &ObjectTable| -> Vec<String> {
+            let found = table.by_index(Index::Uncontrolled, "n");
+            found.iter().map(|object| object.meta.name.clone()).collect()
+        };
+        assert_eq!(names(&table), ["a"]);
+        let owned = r#"{"metadata":{"name":"a","namespace":"n","ownerReferences":[{"uid":"o","controller":true}]}}"#;
+        table.put(Object::new(owned.into(), 2).unwrap());
+        assert_eq!(names(&table), [""; 0]);
     }
 
     #[test]

@@ -24,6 +24,14 @@ pub enum Index {
     Owner,
     /// Pods by `spec.nodeName`.
     Node,
+    /// Of what controllers adopt, pods and the like, those that no owner controls, by namespace.
+    Uncontrolled,
+}
+
+/// Whether controllers adopt objects of this resource by their labels.
+pub fn is_adopted(resource: &Resource) -> bool {
+    let adopted = [("", "pods"), ("apps", "replicasets"), ("apps", "controllerrevisions")];
+    adopted.contains(&(&*resource.group, &*resource.plural))
 }
 
 /// A resource that discovery offers, in its preferred version.

@@ -185,6 +185,10 @@ impl View for LagView {
                 let owned = |object: &Object| object.meta.owner_references.iter().any(|owner| owner.uid == value);
                 table.objects.values().filter(|object| owned(object)).cloned().collect()
             }
+            Index::Uncontrolled => {
+                let loose = |object: &Object| object.meta.namespace == value && object.meta.controller().is_none();
+                table.objects.values().filter(|object| loose(object)).cloned().collect()
+            }
             Index::Node if *resource != PODS => Vec::new(),
             Index::Node => {
                 let keys = table.nodes.iter().filter(|(_, node)| *node == value);

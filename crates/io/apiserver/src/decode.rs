@@ -13,6 +13,8 @@ use crate::call::{Call, Served};
 
 const OFFERS: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
+const MANAGED_FIELDS: [&str; 2] = ["metadata", "managedFields"];
+
 /// The encoding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Media {
@@ -73,7 +75,10 @@ pub fn named(call: &Call, api_version: &str, kind: &str) -> Result<Value, Status
     read.warnings.into_iter().for_each(|text| call.warn(text));
     let mut value = read.value;
     if media != Media::Proto && is_mentioned(&call.body, "managedFields") {
-        let raw = parse_yaml(&call.body).unwrap_or_default();
+        let raw = match media {
+            Media::Json => Value::sparse(&call.body, &[&MANAGED_FIELDS]).unwrap_or_default(),
+            _ => parse_yaml(&call.body).unwrap_or_default(),
+        };
         keep_reset(&raw, &mut value);
     }
     value.set(&["apiVersion"], api_version);
@@ -165,9 +170,8 @@ fn is_mentioned(body: &[u8], name: &str) -> bool {
 
 /// An empty list of managedFields asks for them to be forgotten; everywhere else an empty list is none.
 fn keep_reset(raw: &Value, object: &mut Value) {
-    let path = ["metadata", "managedFields"];
-    if raw.at(&path).as_list().is_some_and(<[Value]>::is_empty) {
-        object.set(&path, Vec::new());
+    if raw.at(&MANAGED_FIELDS).as_list().is_some_and(<[Value]>::is_empty) {
+        object.set(&MANAGED_FIELDS, Vec::new());
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use coracle_meta::{Object, Resource};
-use coracle_reconcile::{Change, Index, PodFacts};
+use coracle_reconcile::{Change, Index, PodFacts, is_adopted};
 
 use crate::store::Revision;
 use crate::watch::{CacheEvent, EventKind};
@@ -41,14 +41,18 @@ pub(crate) struct Window {
 #[derive(Default)]
 struct Lookups {
     with_nodes: bool,
+    with_uncontrolled: bool,
     owner: HashMap<String, BTreeSet<Arc<str>>>,
+    /// By namespace.
+    uncontrolled: HashMap<String, BTreeSet<Arc<str>>>,
     node: HashMap<String, BTreeSet<Arc<str>>>,
 }
 
 impl State {
     pub fn new(resource: &Resource) -> State {
         let with_nodes = resource.group.is_empty() && resource.plural == "pods";
-        State { lookups: Lookups { with_nodes, ..Lookups::default() }, ..State::default() }
+        let with_uncontrolled = is_adopted(resource);
+        State { lookups: Lookups { with_nodes, with_uncontrolled, ..Lookups::default() }, ..State::default() }
     }
 
     /// Puts or removes the object at `path`. `None` where that changes nothing.
@@ -118,6 +122,7 @@ impl State {
     pub fn by_index(&self, index: Index, value: &str) -> Vec<Arc<Object>> {
         let table = match index {
             Index::Owner => &self.lookups.owner,
+            Index::Uncontrolled => &self.lookups.uncontrolled,
             Index::Node => &self.lookups.node,
         };
         let paths = table.get(value).into_iter().flatten();
@@ -188,6 +193,9 @@ impl Lookups {
         for owner in &object.meta.owner_references {
             insert(&mut self.owner, &owner.uid, path);
         }
+        if self.with_uncontrolled && object.meta.controller().is_none() {
+            insert(&mut self.uncontrolled, &object.meta.namespace, path);
+        }
         if self.with_nodes {
             let node = &PodFacts::of(object).node;
             insert(&mut self.node, node, path);
@@ -199,6 +207,10 @@ impl Lookups {
         let kept: &[_] = new.map_or(&[], |new| &new.meta.owner_references);
         for owner in old.meta.owner_references.iter().filter(|owner| !kept.iter().any(|kept| kept.uid == owner.uid)) {
             take(&mut self.owner, &owner.uid, path);
+        }
+        let stays = new.is_some_and(|new| new.meta.controller().is_none());
+        if old.meta.controller().is_none() && !stays {
+            take(&mut self.uncontrolled, &old.meta.namespace, path);
         }
         if self.with_nodes {
             let (was, is) = (PodFacts::of(old), new.map(PodFacts::of));

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
+use crate::cases::PROBE;
 use crate::http::{self, Request};
 
 /// What is listed and watched: resource, group and version, kind.
@@ -34,8 +35,6 @@ const RESOURCES: [(&str, &str, &str); 19] = [
     ("deviceclasses", "resource.k8s.io/v1", "DeviceClass"),
 ];
 pub const EXTENDER: &str = "/extender";
-/// The name of pods of which the extender wants nothing but the news that they were looked at.
-pub const PROBE: &str = "probe";
 
 /// What the scheduler lets be seen of its mind. Pods and nodes by name.
 #[derive(Debug)]
@@ -54,6 +53,10 @@ pub enum Seen {
         nominated: Option<String>,
     },
     Evicted {
+        pod: String,
+    },
+    /// All evictions for the pod were asked for.
+    MadeRoom {
         pod: String,
     },
     Score {
@@ -163,14 +166,32 @@ impl Api {
         match (request.method.as_str(), segments.as_slice()) {
             ("GET", [.., resource]) => self.read(resource, &request.query),
             ("POST", [.., "events"]) => Answer::Whole(201, request.json()),
-            ("POST", [.., "pods", pod, "binding"]) => {
+            (method, ["api", "v1", "namespaces", namespace, "pods", pod, rest @ ..]) => {
+                self.write(&format!("{namespace}/{pod}"), (method, rest), request)
+            }
+            _ => not_found(),
+        }
+    }
+
+    /// A write to a pod. Of one that is gone nothing can be said any more: a scheduler that was told its binding holds
+    /// would count it for ever.
+    fn write(&self, key: &str, (method, subresource): (&str, &[&str]), request: &Request) -> Answer {
+        let Some(known) = self.state().objects.get("pods").and_then(|pods| pods.get(key)).cloned() else {
+            return not_found();
+        };
+        let pod = known["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        match (method, subresource) {
+            ("POST", ["binding"]) => {
                 let node = request.json()["target"]["name"].as_str().unwrap_or_default().to_owned();
-                self.hear(Seen::Bound { pod: (*pod).into(), node });
+                self.hear(Seen::Bound { pod, node });
                 Answer::Whole(201, success())
             }
-            ("PATCH", [.., "pods", pod, "status"]) => self.patched(pod, &request.json()),
-            ("DELETE", [.., "pods", pod]) => {
-                self.hear(Seen::Evicted { pod: (*pod).into() });
+            ("PATCH", ["status"]) => {
+                self.hear_refusal(pod, &request.json()["status"]);
+                Answer::Whole(200, with_type(&known, "v1", "Pod"))
+            }
+            ("DELETE", []) => {
+                self.hear(Seen::Evicted { pod });
                 Answer::Whole(200, success())
             }
             _ => not_found(),
@@ -225,18 +246,14 @@ impl Api {
         Answer::Stream(pieces)
     }
 
-    fn patched(&self, pod: &str, patch: &Value) -> Answer {
-        let status = &patch["status"];
+    fn hear_refusal(&self, pod: String, status: &Value) {
         let conditions = status["conditions"].as_array().into_iter().flatten();
         let mut refusals = conditions.filter(|condition| condition["type"] == "PodScheduled");
         if let Some(refusal) = refusals.next() {
             let nominated = status["nominatedNodeName"].as_str().filter(|node| !node.is_empty()).map(ToOwned::to_owned);
             let message = refusal["message"].as_str().unwrap_or_default().to_owned();
-            self.hear(Seen::Refused { pod: pod.into(), message, nominated });
+            self.hear(Seen::Refused { pod, message, nominated });
         }
-        let state = self.state();
-        let known = state.objects.get("pods").into_iter().flatten().find(|(_, known)| known["metadata"]["name"] == pod);
-        known.map_or_else(not_found, |(_, known)| Answer::Whole(200, with_type(known, "v1", "Pod")))
     }
 }
 

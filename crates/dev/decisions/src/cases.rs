@@ -8,11 +8,17 @@ use serde_json::{Value, json};
 use crate::dice::Dice;
 use crate::pods::{self, Place};
 
+/// The name of pods of which nothing is wanted but the news that they were looked at ends like this.
+pub const PROBE: &str = "probe";
+const LAST: &str = "last";
+
 /// Resource and object.
 pub type World = Vec<(&'static str, Value)>;
 
 pub struct Case {
     pub number: u64,
+    /// With which all names of the case begin.
+    pub prefix: String,
     pub nodes: Vec<Value>,
     pub placed: Vec<Value>,
     /// The one to be scheduled.
@@ -53,18 +59,21 @@ pub fn world() -> World {
 }
 
 impl Case {
-    pub fn new(dice: &mut Dice, number: u64) -> Case {
+    /// The case of a number: the same each time it is shown, but for names, so that nothing of one showing can be taken for
+    /// news of another.
+    pub fn new(dice: &mut Dice, number: u64, showing: u32) -> Case {
+        let prefix = format!("c{number}-{showing}-");
         let count = if dice.chance(4) { dice.between(20, 40) } else { dice.between(1, 9) } as usize;
-        let names: Vec<String> = (0..count).map(|at| format!("c{number}-n{at}")).collect();
+        let names: Vec<String> = (0..count).map(|at| format!("{prefix}n{at}")).collect();
         let nodes = names.iter().map(|name| node(dice, name)).collect();
         let crowd = dice.below(2 * count + 2);
         let mut placed = Vec::new();
         for at in 0..crowd {
             let place = Place { node: &names[dice.below(count)], order: at };
-            placed.push(pods::pod(dice, &format!("c{number}-p{at}"), &names, Some(place)));
+            placed.push(pods::pod(dice, &format!("{prefix}p{at}"), &names, Some(place)));
         }
-        let pod = pods::pod(dice, &format!("c{number}-pod"), &names, None);
-        Case { number, nodes, placed, pod }
+        let pod = pods::pod(dice, &format!("{prefix}pod"), &names, None);
+        Case { number, prefix, nodes, placed, pod }
     }
 
     pub fn pod_name(&self) -> &str {
@@ -75,10 +84,21 @@ impl Case {
         self.nodes.last().and_then(|node| node["metadata"]["name"].as_str()).unwrap_or_default()
     }
 
-    /// A pod that the last node alone can take, whatever it is like.
-    pub fn probe(&self, name: &str) -> Value {
-        let fields = json!([{"key": "metadata.name", "operator": "In", "values": [self.last_node()]}]);
-        let required = json!({"nodeSelectorTerms": [{"matchFields": fields}]});
+    /// The nodes once more, the last with a label that a probe looks for: whoever finds it has seen all of them together.
+    pub fn nodes_again(&self) -> Vec<Value> {
+        let mut nodes = self.nodes.clone();
+        if let Some(last) = nodes.last_mut() {
+            last["metadata"]["labels"][LAST] = "yes".into();
+        }
+        nodes
+    }
+
+    /// A pod that the last node alone can take, whatever it is like, once it has its label.
+    pub fn probe(&self, attempt: u32) -> Value {
+        let name = format!("{}{attempt}-{PROBE}", self.prefix);
+        let field = json!({"key": "metadata.name", "operator": "In", "values": [self.last_node()]});
+        let label = json!({"key": LAST, "operator": "Exists"});
+        let required = json!({"nodeSelectorTerms": [{"matchFields": [field], "matchExpressions": [label]}]});
         json!({
             "metadata": {"name": name, "namespace": "n1", "uid": name},
             "spec": {
@@ -205,8 +225,10 @@ mod tests {
 
     #[test]
     fn a_case_is_made_of_its_number_alone() {
-        let case = |number| Case::new(&mut Dice::new(3, number), number).to_string();
-        assert_eq!(case(5), case(5));
-        assert_ne!(case(5).replace("c5-", ""), case(6).replace("c6-", ""));
+        let case = |number, showing| Case::new(&mut Dice::new(3, number), number, showing);
+        let text = |case: Case| case.to_string().replace(&case.prefix, "");
+        assert_eq!(case(5, 0).to_string(), case(5, 0).to_string());
+        assert_eq!(text(case(5, 0)), text(case(5, 1)), "another showing has other names");
+        assert_ne!(text(case(5, 0)), text(case(6, 0)));
     }
 }

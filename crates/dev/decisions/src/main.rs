@@ -21,15 +21,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use clap::Parser;
 
-use cases::Case;
+use cases::{Case, World};
 use compare::{Difference, Kind};
 use decision::Decision;
 use dice::Dice;
 use ours::Ours;
-use rival::{Pace, Rival};
+use rival::Rival;
 
-/// How long the news of a case is waited for when it is tried again after a difference.
-const PATIENT: Duration = Duration::from_millis(300);
+/// How often a case that differs is shown again.
+const AGAIN: u32 = 2;
 
 #[derive(Parser)]
 #[command(name = "same-decisions", about = "Compares our scheduling decisions with a kube-scheduler's")]
@@ -45,9 +45,14 @@ struct Arguments {
     /// Only this case of the seed, with all that both sides said
     #[arg(long)]
     case: Option<u64>,
-    /// How many differing cases are printed whole
-    #[arg(long, default_value_t = 5)]
-    show: usize,
+}
+
+/// What both sides said of one showing of a case, and in what they differ.
+struct Showing {
+    case: Case,
+    ours: Decision,
+    theirs: Decision,
+    differences: Vec<Difference>,
 }
 
 /// What was counted over all cases.
@@ -56,8 +61,10 @@ struct Tally {
     feasible: u64,
     refused: u64,
     made_room: u64,
-    by_kind: BTreeMap<Kind, u64>,
-    shown: usize,
+    /// Cases that differ whenever they are shown, by kind.
+    lasting: BTreeMap<Kind, u64>,
+    /// Cases that differed in one showing and not in all.
+    fleeting: BTreeMap<Kind, u64>,
 }
 
 fn main() -> Result<()> {
@@ -71,57 +78,60 @@ fn main() -> Result<()> {
     let numbers = arguments.case.map_or(0..arguments.cases, |case| case..case + 1);
     let count = numbers.end - numbers.start;
     for number in numbers {
-        let case = Case::new(&mut Dice::new(arguments.seed, number), number);
-        let differences = decide(&mut rival, &mut followed, &world, &case)?;
-        tally.take(&arguments, &case, differences);
+        let case = |showing| Case::new(&mut Dice::new(arguments.seed, number), number, showing);
+        let mut showings = vec![show(&mut rival, &world, case(0))?];
+        let kept = compare::from_fresh(&showings[0].ours, &followed.decide_in_passing(&showings[0].case));
+        if !showings[0].differences.is_empty() {
+            for again in 1..=AGAIN {
+                showings.push(show(&mut rival, &world, case(again))?);
+            }
+        }
+        showings[0].differences.extend(kept);
+        if arguments.case.is_some() || !showings[0].differences.is_empty() {
+            print(&showings[0], arguments.seed);
+        }
+        tally.take(&showings);
     }
     tally.print(count, began.elapsed());
-    ensure!(tally.by_kind.is_empty(), "some decisions differ");
+    ensure!(tally.lasting.is_empty(), "some decisions differ");
     Ok(())
 }
 
-/// What both say of a case, and where they differ. A difference is believed when it shows again with time to spare.
-fn decide(
-    rival: &mut Rival,
-    followed: &mut Ours,
-    world: &cases::World,
-    case: &Case,
-) -> Result<(Decision, Decision, Vec<Difference>)> {
+/// What both say of a case that they see for the first time.
+fn show(rival: &mut Rival, world: &World, case: Case) -> Result<Showing> {
     let mut fresh = Ours::new(world);
-    fresh.put(case);
-    let ours = fresh.decide(case);
-    followed.put(case);
-    let kept = followed.decide(case);
-    followed.remove(case);
-    let mut theirs = rival.decide(case, Pace::Quick, ours.victims.len())?;
-    let mut differences = compare::differences(&ours, &theirs);
-    if !differences.is_empty() {
-        theirs = rival.decide(case, Pace::After(PATIENT), ours.victims.len())?;
-        differences = compare::differences(&ours, &theirs);
+    fresh.put(&case);
+    let ours = fresh.decide(&case);
+    let theirs = rival.decide(&case, ours.victims.len())?;
+    let differences = compare::differences(&ours, &theirs);
+    Ok(Showing { case, ours, theirs, differences })
+}
+
+fn print(showing: &Showing, seed: u64) {
+    let Showing { case, ours, theirs, differences } = showing;
+    println!("case {} of seed {seed}:\n{case}\nours: {ours}\ntheirs: {theirs}", case.number);
+    for difference in differences {
+        println!("case {}: {difference}", case.number);
     }
-    differences.extend(compare::from_fresh(&ours, &kept));
-    Ok((ours, theirs, differences))
 }
 
 impl Tally {
-    fn take(&mut self, arguments: &Arguments, case: &Case, found: (Decision, Decision, Vec<Difference>)) {
-        let (ours, theirs, differences) = found;
-        match (&ours.bound, &ours.nominated) {
+    fn take(&mut self, showings: &[Showing]) {
+        let [first, again @ ..] = showings else { return };
+        match (&first.ours.bound, &first.ours.nominated) {
             (Some(_), _) => self.feasible += 1,
             (None, Some(_)) => self.made_room += 1,
             (None, None) => self.refused += 1,
         }
-        for difference in &differences {
-            *self.by_kind.entry(difference.kind).or_default() += 1;
-        }
-        let wanted = arguments.case.is_some() || (!differences.is_empty() && self.shown < arguments.show);
-        if wanted {
-            self.shown += 1;
-            println!("case {} of seed {}:\n{case}", case.number, arguments.seed);
-            println!("ours: {ours}\ntheirs: {theirs}");
-        }
-        for difference in differences {
-            println!("case {}: {difference}", case.number);
+        for Difference { kind, .. } in &first.differences {
+            let shows = |again: &Showing| again.differences.iter().any(|found| found.kind == *kind);
+            // What is kept from case to case is a matter of our side alone.
+            let lasts = *kind == Kind::Memory || again.iter().all(shows);
+            let counts = if lasts { &mut self.lasting } else { &mut self.fleeting };
+            *counts.entry(*kind).or_default() += 1;
+            if !lasts {
+                println!("case {}: differed once, and not whenever it was shown again", first.case.number);
+            }
         }
     }
 
@@ -133,10 +143,13 @@ impl Tally {
             self.made_room,
             self.refused
         );
-        for (kind, count) in &self.by_kind {
+        for (kind, count) in &self.lasting {
             println!("{count} differ in {kind}");
         }
-        if self.by_kind.is_empty() {
+        for (kind, count) in &self.fleeting {
+            println!("{count} differed once in {kind}, and not whenever they were shown again");
+        }
+        if self.lasting.is_empty() {
             println!("no decision differs");
         }
     }

@@ -71,8 +71,15 @@ impl Ours {
         decision
     }
 
-    /// Forgets the case; what was learned from it may stay.
-    pub fn remove(&mut self, case: &Case) {
+    /// Decides and forgets the case; what was learned from it may stay.
+    pub fn decide_in_passing(&mut self, case: &Case) -> Decision {
+        self.put(case);
+        let decision = self.decide(case);
+        self.remove(case);
+        decision
+    }
+
+    fn remove(&mut self, case: &Case) {
         self.gone("pods", &case.pod);
         case.placed.iter().for_each(|pod| self.gone("pods", pod));
         case.nodes.iter().for_each(|node| self.gone("nodes", node));

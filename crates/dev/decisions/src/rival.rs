@@ -1,6 +1,7 @@
 //! A kube-scheduler and what it decides: fed through its watches, heard through its writes, its calls of the extender
 //! and its log. Nodes and pods come by watches of their own, so a probe pod that only the last node can take tells when
-//! all nodes are known; pods keep their order.
+//! all nodes are known; pods keep their order. Every showing of a case has names of its own, so nothing that the
+//! scheduler still holds of an earlier one counts.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
@@ -13,33 +14,24 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::api::{Api, EXTENDER, PROBE, Seen};
-use crate::cases::{Case, World};
+use crate::api::{Api, EXTENDER, Seen};
+use crate::cases::{Case, PROBE, World};
 use crate::decision::Decision;
 
 const START_MAX: Duration = Duration::from_secs(60);
 /// The longest that one decision may take; a pod that is tried again after a back-off is in it.
 const DECISION_MAX: Duration = Duration::from_secs(20);
+/// How long the first probe is waited for, and the longest that a later one is.
 const PROBE_WAIT: Duration = Duration::from_millis(10);
+const PROBE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Victims and scores follow a decision; what has not come by then is missing.
 const AFTERMATH_MAX: Duration = Duration::from_secs(2);
-
-/// How a case is given.
-#[derive(Clone, Copy, Debug)]
-pub enum Pace {
-    Quick,
-    /// With a rest before anything is to be scheduled: what kube-scheduler knows of images is as old as its last look at
-    /// a node.
-    After(Duration),
-}
 
 pub struct Rival {
     api: Arc<Api>,
     seen: Receiver<Seen>,
     process: Child,
     folder: PathBuf,
-    /// How many cases were given: names are never used twice.
-    turn: u64,
 }
 
 impl Rival {
@@ -53,13 +45,13 @@ impl Rival {
         std::fs::write(folder.join("kubeconfig"), kubeconfig(address).to_string()).context("writing the kubeconfig")?;
         let mut command = Command::new(binary);
         command.arg(format!("--config={}", config.display()));
-        // Scores are told at level 10 of that one file.
-        command.args(["--secure-port=0", "--authentication-skip-lookup", "--vmodule=schedule_one=10"]);
+        // Scores are told at level 10 of one file, the end of evictions at level 2 of another.
+        command.args(["--secure-port=0", "--authentication-skip-lookup", "--vmodule=schedule_one=10,executor=2"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = command.spawn().with_context(|| format!("starting {}", binary.display()))?;
         let log = process.stderr.take().context("the scheduler's log")?;
         std::thread::spawn(move || listen(log, &tell));
-        let rival = Rival { api, seen, process, folder, turn: 0 };
+        let rival = Rival { api, seen, process, folder };
         rival.wait_until_it_watches()?;
         Ok(rival)
     }
@@ -81,25 +73,18 @@ impl Rival {
     }
 
     /// Shows the case and returns what the scheduler makes of it; `victims` pods are expected to be evicted.
-    pub fn decide(&mut self, case: &Case, pace: Pace, victims: usize) -> Result<Decision> {
-        self.turn += 1;
+    pub fn decide(&mut self, case: &Case, victims: usize) -> Result<Decision> {
         case.nodes.iter().for_each(|node| self.api.put("nodes", node));
-        if let Pace::After(rest) = pace {
-            std::thread::sleep(rest);
-        }
+        // What it knows of images is as old as its last look at a node: this makes it look at all when all are there.
+        case.nodes_again().iter().for_each(|node| self.api.put("nodes", node));
         self.wait_for_nodes(case)?;
         case.placed.iter().for_each(|pod| self.api.put("pods", pod));
-        // Each showing is of a pod of its own: nothing of an earlier one can be taken for news of it.
-        let name = format!("{}-{}", case.pod_name(), self.turn);
-        let mut pod = case.pod.clone();
-        pod["metadata"]["name"] = name.clone().into();
-        pod["metadata"]["uid"] = name.clone().into();
-        self.api.put("pods", &pod);
-        let decision = self.hear(&name, victims).with_context(|| format!("case {}:\n{case}", case.number))?;
+        self.api.put("pods", &case.pod);
+        let decision = self.hear(case, victims).with_context(|| format!("case {}:\n{case}", case.number))?;
         if let Some(node) = &decision.bound {
-            self.api.bind(&pod, node);
+            self.api.bind(&case.pod, node);
         }
-        self.api.remove("pods", &pod);
+        self.api.remove("pods", &case.pod);
         case.placed.iter().for_each(|pod| self.api.remove("pods", pod));
         case.nodes.iter().for_each(|node| self.api.remove("nodes", node));
         Ok(decision)
@@ -117,26 +102,29 @@ impl Rival {
     /// All nodes are known once the last is found for a probe. A probe that came too early would be tried again only
     /// after a back-off, so another takes its place.
     fn wait_for_nodes(&self, case: &Case) -> Result<()> {
-        let last = case.last_node();
         let by = Instant::now() + DECISION_MAX;
+        let mut wait = PROBE_WAIT;
         for attempt in 0.. {
-            let probe = case.probe(&format!("{}-{attempt}-{PROBE}", self.turn));
+            let probe = case.probe(attempt);
             self.api.put("pods", &probe);
-            let found = self.probes_find(last, Instant::now() + PROBE_WAIT)?;
+            let found = self.probes_find(case, Instant::now() + wait)?;
             self.api.remove("pods", &probe);
             if found {
                 break;
             }
             ensure!(Instant::now() < by, "the scheduler did not see the nodes");
+            // A busy machine may need longer than the probe was there.
+            wait = (wait * 2).min(PROBE_WAIT_MAX);
         }
         Ok(())
     }
 
-    fn probes_find(&self, node: &str, by: Instant) -> Result<bool> {
+    fn probes_find(&self, case: &Case, by: Instant) -> Result<bool> {
         while let Some(seen) = self.next(by)? {
             if let Seen::Filtered { pod, feasible } = seen
+                && pod.starts_with(&case.prefix)
                 && pod.ends_with(PROBE)
-                && feasible.iter().any(|found| found == node)
+                && feasible.iter().any(|found| found == case.last_node())
             {
                 return Ok(true);
             }
@@ -144,16 +132,16 @@ impl Rival {
         Ok(false)
     }
 
-    fn hear(&self, name: &str, victims: usize) -> Result<Decision> {
+    fn hear(&self, case: &Case, victims: usize) -> Result<Decision> {
         let mut decision = Decision::default();
         let mut by = Instant::now() + DECISION_MAX;
-        let mut decided = false;
+        let (mut decided, mut made_room) = (false, false);
         loop {
             let choice = decision.feasible.len() > 1;
             let scored = !choice || decision.totals.len() >= decision.feasible.len();
             let complete = match decision.bound {
                 Some(_) => scored,
-                None => decision.nominated.is_none() || decision.victims.len() >= victims,
+                None => decision.nominated.is_none() || made_room || victims == 0,
             };
             if decided && complete {
                 return Ok(decision);
@@ -161,7 +149,8 @@ impl Rival {
             match self.next(by)? {
                 None if decided => return Ok(decision),
                 None => bail!("nothing was decided"),
-                Some(seen) => decided |= decision.take(name, seen),
+                Some(Seen::MadeRoom { pod }) => made_room |= pod == case.pod_name(),
+                Some(seen) => decided |= decision.take(case, seen),
             }
             if decided {
                 by = by.min(Instant::now() + AFTERMATH_MAX);
@@ -172,7 +161,8 @@ impl Rival {
 
 impl Decision {
     /// Takes in news; true for the decision itself.
-    fn take(&mut self, name: &str, seen: Seen) -> bool {
+    fn take(&mut self, case: &Case, seen: Seen) -> bool {
+        let name = case.pod_name();
         match seen {
             Seen::Filtered { pod, feasible } if pod == name => self.feasible = BTreeSet::from_iter(feasible),
             Seen::Score { pod, node, plugin, score } if pod == name => {
@@ -189,7 +179,7 @@ impl Decision {
                 (self.message, self.nominated) = (message, nominated);
                 return true;
             }
-            Seen::Evicted { pod } => {
+            Seen::Evicted { pod } if pod.starts_with(&case.prefix) => {
                 self.victims.insert(pod);
             }
             _ => (),
@@ -227,11 +217,11 @@ fn kubeconfig(address: std::net::SocketAddr) -> Value {
     })
 }
 
-/// Tells the scores that the log speaks of, and its last lines when it ends.
+/// Tells the scores and evictions that the log speaks of, and its last lines when it ends.
 fn listen(log: impl Read, tell: &Sender<Seen>) {
     let mut last = Vec::new();
     for line in BufReader::new(log).lines().map_while(Result::ok) {
-        if let Some(seen) = score(&line) {
+        if let Some(seen) = told(&line) {
             let _ = tell.send(seen);
             continue;
         }
@@ -243,14 +233,15 @@ fn listen(log: impl Read, tell: &Sender<Seen>) {
     let _ = tell.send(Seen::Ended(last.join("\n")));
 }
 
-fn score(line: &str) -> Option<Seen> {
+fn told(line: &str) -> Option<Seen> {
     let (_, said) = line.split_once("] \"")?;
     let (what, fields) = said.split_once('"')?;
     let field = |name: &str| {
         let (_, rest) = fields.split_once(&format!(" {name}="))?;
         Some(rest.split(' ').next()?.trim_matches('"').to_owned())
     };
-    let pod = || Some(field("pod")?.rsplit('/').next()?.to_owned());
+    let named = |name: &str| Some(field(name)?.rsplit('/').next()?.to_owned());
+    let pod = || named("pod");
     let number = || field("score")?.parse().ok();
     match what {
         "Plugin scored node for pod" => {
@@ -259,6 +250,7 @@ fn score(line: &str) -> Option<Seen> {
         "Calculated node's final score for pod" => {
             Some(Seen::Total { pod: pod()?, node: field("node")?, total: number()? })
         }
+        "Async Preemption finished completely" => Some(Seen::MadeRoom { pod: named("preemptor")? }),
         _ => None,
     }
 }
@@ -268,12 +260,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scores_are_read_from_the_log() {
+    fn scores_and_evictions_are_read_from_the_log() {
         let line = r#"I1127 19:00:00.000001 7 schedule_one.go:982] "Plugin scored node for pod" pod="n/p" plugin="NodeAffinity" node="a" score=200"#;
-        assert!(matches!(score(line), Some(Seen::Score { pod, plugin, score: 200, .. })
+        assert!(matches!(told(line), Some(Seen::Score { pod, plugin, score: 200, .. })
             if pod == "p" && plugin == "NodeAffinity"));
         let line = r#"I1127 19:00:00.000001 7 schedule_one.go:1050] "Calculated node's final score for pod" pod="n/p" node="a" score=5"#;
-        assert!(matches!(score(line), Some(Seen::Total { node, total: 5, .. }) if node == "a"));
-        assert!(score("I1127 19:00:00.000001 7 server.go:1] \"Starting\" version=\"v1\"").is_none());
+        assert!(matches!(told(line), Some(Seen::Total { node, total: 5, .. }) if node == "a"));
+        let line = r#"I1127 19:00:00.000001 7 executor.go:281] "Async Preemption finished completely" preemptor="n/p" node="a" result="success""#;
+        assert!(matches!(told(line), Some(Seen::MadeRoom { pod }) if pod == "p"));
+        assert!(told("I1127 19:00:00.000001 7 server.go:1] \"Starting\" version=\"v1\"").is_none());
     }
 }

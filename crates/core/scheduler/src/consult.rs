@@ -157,8 +157,9 @@ impl Scheduler {
     }
 
     /// Takes an answer in.
-    pub(crate) fn answered(&mut self, key: &PodKey, answer: Answer, now: Timestamp) {
-        let Some(mut talk) = self.conversation.take_if(|talk| talk.tried.0.key == *key) else { return };
+    pub(crate) fn answered(&mut self, (key, uid): (&PodKey, &str), answer: Answer, now: Timestamp) {
+        let about = |pod: &PodInfo| pod.key == *key && pod.uid == uid;
+        let Some(mut talk) = self.conversation.take_if(|talk| about(&talk.tried.0)) else { return };
         let ignorable = self.extenders.all().get(talk.at).is_some_and(|extender| extender.ignorable);
         match (&mut talk.stage, answer) {
             (Stage::Nodes(nodes), Answer::Filter(Ok(filtered))) => nodes.narrow(filtered),

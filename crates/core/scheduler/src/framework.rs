@@ -78,6 +78,11 @@ pub enum Change {
     Capacity,
     Driver,
     AttachmentGone,
+    ResourceClaim {
+        namespace: String,
+        name: String,
+        kind: Difference,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +107,7 @@ pub enum Kind {
     Capacity,
     Driver,
     AttachmentGone,
+    ResourceClaim,
 }
 
 impl Change {
@@ -120,6 +126,7 @@ impl Change {
             Change::Capacity => Kind::Capacity,
             Change::Driver => Kind::Driver,
             Change::AttachmentGone => Kind::AttachmentGone,
+            Change::ResourceClaim { .. } => Kind::ResourceClaim,
         }
     }
 
@@ -145,6 +152,8 @@ impl Change {
             Change::Capacity => "CSIStorageCapacityUpdate",
             Change::Driver => "CSIDriverUpdate",
             Change::AttachmentGone => "VolumeAttachmentDelete",
+            Change::ResourceClaim { kind: Difference::Added, .. } => "ResourceClaimAdd",
+            Change::ResourceClaim { kind: Difference::Updated, .. } => "ResourceClaimUpdate",
         }
     }
 }

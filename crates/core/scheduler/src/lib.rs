@@ -27,6 +27,7 @@ pub mod counts;
 pub mod extender;
 
 mod budgets;
+mod devices;
 mod images;
 mod interests;
 mod nominations;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::devices::PodDevices;
 use crate::resources::{Resources, assumed_ask, assumed_use, requests};
 use crate::select::{Labels, NodeSelector, NodeTerm, PodTerms, Spread, Toleration};
 use crate::snapshot::Snapshot;
@@ -47,6 +48,7 @@ pub struct Shape {
     pub features: Vec<&'static str>,
     pub claims: Vec<Claim>,
     pub disks: Vec<Disk>,
+    pub devices: PodDevices,
 }
 
 #[derive(Debug)]
@@ -226,6 +228,7 @@ fn shape(text: &PodText) -> Shape {
         features: features(spec),
         claims: Claim::of(spec, &text.metadata.name),
         disks: Disk::of(spec),
+        devices: PodDevices::of(text),
         labels,
         namespace,
     }

@@ -27,14 +27,15 @@ pub enum Event {
     Set { resource: &'static str, object: Arc<Object> },
     /// It is gone.
     Gone { resource: &'static str, object: Arc<Object> },
-    /// A binding that this scheduler asked for was refused.
-    BindFailed { key: PodKey },
+    /// A binding that this scheduler asked for was refused. It is about the pod of that uid, as all that follow are:
+    /// another may have taken the name.
+    BindFailed { key: PodKey, uid: String, message: String },
     /// What had to be written before a pod is bound was written, or could not be.
-    Prepared { key: PodKey, done: bool },
+    Prepared { key: PodKey, uid: String, done: bool },
     /// Extenders answered, or did not.
-    Answered { key: PodKey, answer: Answer },
+    Answered { key: PodKey, uid: String, answer: Answer },
     /// The evictions for a pod were asked for, or could not be.
-    Preempted { key: PodKey, done: bool },
+    Preempted { key: PodKey, uid: String, done: bool },
 }
 
 /// Why a pod is not scheduled, as its condition names it.
@@ -93,8 +94,23 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// The pod that was decided about.
+    pub fn pod(&self) -> &Arc<PodInfo> {
+        match self {
+            Effect::Bind { pod, .. }
+            | Effect::BindBy { pod, .. }
+            | Effect::Ask { pod, .. }
+            | Effect::Prepare { pod, .. }
+            | Effect::Failed { pod, .. }
+            | Effect::Preempt { pod, .. } => pod,
+        }
+    }
+}
+
 /// A pod on its way to its node.
 pub(crate) struct Underway {
+    /// As it is now.
     pub pod: Arc<PodInfo>,
     pub node: String,
     pub tries: Tries,
@@ -178,28 +194,34 @@ impl Scheduler {
         match event {
             Event::Set { resource, object } => self.set(resource, &object, now),
             Event::Gone { resource, object } => self.gone(resource, &object, now),
-            Event::BindFailed { key } => self.undo(&key, None, now),
-            Event::Prepared { key, done: true } => {
-                if let Some(mut underway) = self.take_underway(&key) {
-                    let by = now + VOLUMES_WAIT_MAX;
-                    underway.volumes_by = Some(by);
-                    self.underway.insert(key.clone(), underway);
-                    self.awaited.insert((by, key));
-                    self.bind_those_prepared();
-                }
-            }
-            Event::Prepared { key, done: false } => {
-                self.undo(&key, Some("binding volumes: a write was refused".into()), now);
-            }
-            Event::Answered { key, answer } => self.answered(&key, answer, now),
-            Event::Preempted { key, done } => {
+            Event::BindFailed { key, uid, message } if self.is_underway(&key, &uid) => self.undo(&key, message, now),
+            Event::Prepared { key, uid, done } if self.is_underway(&key, &uid) => match done {
+                true => self.await_volumes(key, now),
+                false => self.undo(&key, "binding volumes: a write was refused".into(), now),
+            },
+            Event::Answered { key, uid, answer } => self.answered((&key, &uid), answer, now),
+            Event::Preempted { key, uid, done } if self.queue.get(&key).is_some_and(|pod| pod.uid == uid) => {
                 if let Some(missed) = self.preempting.remove(&key)
                     && (missed || !done)
                 {
                     self.queue.move_on(&key, "ForceActivate", now);
                 }
             }
+            // The pod they are about is gone.
+            Event::BindFailed { .. } | Event::Prepared { .. } | Event::Preempted { .. } => (),
         }
+    }
+
+    fn is_underway(&self, key: &PodKey, uid: &str) -> bool {
+        self.underway.get(key).is_some_and(|underway| underway.pod.uid == uid)
+    }
+
+    fn await_volumes(&mut self, key: PodKey, now: Timestamp) {
+        let Some(underway) = self.underway.get_mut(&key) else { return };
+        let by = now + VOLUMES_WAIT_MAX;
+        underway.volumes_by = Some(by);
+        self.awaited.insert((by, key));
+        self.bind_those_prepared();
     }
 
     /// The next thing to do; `None` when no pod is ready.
@@ -231,7 +253,7 @@ impl Scheduler {
         while self.awaited.first().is_some_and(|(by, _)| *by <= now)
             && let Some((_, key)) = self.awaited.pop_first()
         {
-            self.undo(&key, Some("binding volumes: context deadline exceeded".into()), now);
+            self.undo(&key, "binding volumes: context deadline exceeded".into(), now);
         }
     }
 
@@ -273,6 +295,11 @@ impl Scheduler {
     }
 
     pub(crate) fn set_pod(&mut self, pod: Arc<PodInfo>, now: Timestamp) {
+        // After a new list nobody tells that the pod which had the name is gone.
+        let known = self.queue.get(&pod.key).or_else(|| self.cluster.placed(&pod.key));
+        if known.is_some_and(|known| known.uid != pod.uid) {
+            self.pod_gone(&pod.key, now);
+        }
         if pod.finished {
             self.pod_gone(&pod.key, now);
         } else if !pod.node_name.is_empty() {
@@ -313,14 +340,16 @@ impl Scheduler {
     }
 
     fn set_waiting(&mut self, pod: Arc<PodInfo>, now: Timestamp) {
-        let Some(profile) = self.profile_of(&pod).filter(|_| !pod.deleting) else {
-            return self.drop_waiting(&pod.key, now);
-        };
-        if self.cluster.place_of(&pod.key).is_some() {
+        if pod.deleting {
+            return self.pod_gone(&pod.key, now);
+        }
+        if let Some(underway) = self.underway.get_mut(&pod.key) {
+            underway.pod = pod;
             return;
         }
-        if self.queue.get(&pod.key).is_some_and(|known| known.uid != pod.uid) {
-            self.drop_waiting(&pod.key, now);
+        let Some(profile) = self.profile_of(&pod) else { return };
+        if self.cluster.place_of(&pod.key).is_some() {
+            return;
         }
         let (rank, gate) = (self.profiles[profile].rank(&pod), self.profiles[profile].gate(&pod));
         match self.queue.get(&pod.key).cloned() {
@@ -401,7 +430,7 @@ impl Scheduler {
     }
 
     /// Takes a decision back. The pod is tried again after a back-off.
-    pub(crate) fn undo(&mut self, key: &PodKey, message: Option<String>, now: Timestamp) {
+    pub(crate) fn undo(&mut self, key: &PodKey, message: String, now: Timestamp) {
         let Some(underway) = self.take_underway(key) else { return };
         self.count_error(&underway, now);
         let Underway { pod, tries, .. } = underway;
@@ -412,10 +441,8 @@ impl Scheduler {
             let rank = self.profiles[profile].rank(&pod);
             self.queue.failed((pod.clone(), rank), tries, now);
         }
-        if let Some(message) = message {
-            let nominate = (!pod.nominated.is_empty()).then(String::new);
-            self.effects.push_back(Effect::Failed { pod, reason: Reason::SchedulerError, message, nominate });
-        }
+        let nominate = (!pod.nominated.is_empty()).then(String::new);
+        self.effects.push_back(Effect::Failed { pod, reason: Reason::SchedulerError, message, nominate });
     }
 
     /// Binds the pods whose volumes are bound by now.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::budgets::Budgets;
+use crate::devices::Devices;
 use crate::images::Images;
 use crate::interests::{Interests, reduced};
 use crate::node::{NodeFacts, NodeInfo};
@@ -50,6 +51,7 @@ pub struct Snapshot {
     pub workloads: Workloads,
     pub storage: Storage,
     pub budgets: Budgets,
+    pub devices: Devices,
     pub nominations: Nominations,
     /// Placed pods per claim, by namespace and name.
     claims_in_use: HashMap<(String, String), usize>,

@@ -78,6 +78,8 @@ pub struct SpecText {
     pub resources: RequestsText,
     #[serde(deserialize_with = "nullable")]
     pub volumes: Vec<VolumeText>,
+    #[serde(deserialize_with = "nullable")]
+    pub resource_claims: Vec<ResourceClaimText>,
     pub host_network: bool,
     pub host_users: Option<bool>,
 }
@@ -138,6 +140,15 @@ pub struct VolumeText {
     pub rbd: Option<api::RBDVolumeSource>,
 }
 
+/// In a pod's spec, or in its status once the claim of a template was made.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ResourceClaimText {
+    pub name: String,
+    pub resource_claim_name: Option<String>,
+    pub resource_claim_template_name: Option<String>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ClaimText {
@@ -166,6 +177,8 @@ pub struct StatusText {
     pub resources: Option<RequestsText>,
     #[serde(deserialize_with = "nullable")]
     pub allocated_resources: ResourceList,
+    #[serde(deserialize_with = "nullable")]
+    pub resource_claim_statuses: Vec<ResourceClaimText>,
 }
 
 impl StatusText {

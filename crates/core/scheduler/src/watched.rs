@@ -4,8 +4,9 @@ use coracle_meta::selector::LabelSelector;
 use coracle_meta::{Object, Resource};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as api;
-use k8s_openapi::api::{apps, policy, storage};
+use k8s_openapi::api::{apps, policy, resource as dra, storage};
 
+use crate::devices::DeviceClaim;
 use crate::framework::{Change, Difference};
 use crate::node::NodeFacts;
 use crate::pod::{PodInfo, PodKey};
@@ -14,7 +15,7 @@ use crate::select::{Labels, compile};
 use crate::storage::{AttachmentFacts, CapacityFacts, ClaimFacts, ClassFacts, VolumeFacts, limits};
 
 /// What to follow, in an order in which a pod is not judged before what it depends on was seen.
-pub const WATCHED: [Resource; 15] = [
+pub const WATCHED: [Resource; 16] = [
     Resource::new("", "namespaces"),
     Resource::new("", "services"),
     Resource::new("", "replicationcontrollers"),
@@ -28,13 +29,14 @@ pub const WATCHED: [Resource; 15] = [
     Resource::new("storage.k8s.io", "volumeattachments"),
     Resource::new("", "persistentvolumes"),
     Resource::new("", "persistentvolumeclaims"),
+    Resource::new("resource.k8s.io", "resourceclaims"),
     Resource::new("", "nodes"),
     Resource::new("", "pods"),
 ];
 
 /// The name by which events call a watched resource.
 pub fn watched(resource: &Resource) -> Option<&'static str> {
-    const NAMES: [&str; 15] = [
+    const NAMES: [&str; 16] = [
         "namespaces",
         "services",
         "replicationcontrollers",
@@ -48,6 +50,7 @@ pub fn watched(resource: &Resource) -> Option<&'static str> {
         "volumeattachments",
         "persistentvolumes",
         "persistentvolumeclaims",
+        "resourceclaims",
         "nodes",
         "pods",
     ];
@@ -77,6 +80,7 @@ impl Scheduler {
             "services" | "replicationcontrollers" | "replicasets" | "statefulsets" => {
                 self.set_workload(resource, object, now);
             }
+            "resourceclaims" => self.set_device_claim(object, now),
             _ => self.set_storage(resource, object, now),
         }
     }
@@ -96,6 +100,10 @@ impl Scheduler {
             "replicationcontrollers" | "replicasets" | "statefulsets" => {
                 let kind = kind_of(resource);
                 self.selects(|cluster| cluster.workloads.set_controller(kind, namespace, name, None));
+            }
+            "resourceclaims" => {
+                self.cluster.devices.set((namespace.to_owned(), name.to_owned()), None);
+                self.cluster.turn_world();
             }
             _ => self.storage_gone(resource, object, now),
         }
@@ -135,6 +143,19 @@ impl Scheduler {
                 self.selects(set(set_of.spec.as_ref().map(|spec| compile(Some(&spec.selector)))));
             }
         }
+    }
+
+    fn set_device_claim(&mut self, object: &Object, now: Timestamp) {
+        let Ok(claim) = object.decode::<dra::v1::ResourceClaim>() else { return };
+        let (namespace, name) = (object.meta.namespace.clone(), object.meta.name.clone());
+        let claim = DeviceClaim::new(&claim);
+        let was = self.cluster.devices.set((namespace.clone(), name.clone()), Some(claim.clone()));
+        if was.as_ref() == Some(&claim) {
+            return;
+        }
+        let kind = if was.is_none() { Difference::Added } else { Difference::Updated };
+        self.cluster.turn_world();
+        self.wake(&Change::ResourceClaim { namespace, name, kind }, now);
     }
 
     fn set_storage(&mut self, resource: &str, object: &Object, now: Timestamp) {

@@ -2,6 +2,8 @@
 
 #[path = "it/cluster.rs"]
 mod cluster;
+#[path = "it/devices.rs"]
+mod devices;
 #[path = "it/extenders.rs"]
 mod extenders;
 #[path = "it/feasibility.rs"]

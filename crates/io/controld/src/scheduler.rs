@@ -5,6 +5,7 @@ mod deeds;
 mod events;
 mod extenders;
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use coracle_meta::Resource;
 use coracle_reconcile::{Change, View};
 use coracle_rt::{Clock, Scope};
 use coracle_scheduler::counts::Histogram;
-use coracle_scheduler::{Effect, Event, Scheduler, WATCHED, watched};
+use coracle_scheduler::{Effect, Event, PodKey, Scheduler, WATCHED, watched};
 use tokio::sync::mpsc;
 
 use self::deeds::Deeds;
@@ -35,8 +36,8 @@ const TURN_MAX: usize = 64;
 /// What the loop hears of.
 enum Message {
     Happened(Event),
-    /// An effect was carried out; what the core has to know of it.
-    Done(Option<Event>),
+    /// An effect for the pod was carried out; what the core has to know of it.
+    Done(PodKey, Option<Event>),
 }
 
 /// Runs a scheduler until the scope ends. Its metrics are kept up to date meanwhile.
@@ -62,7 +63,8 @@ pub fn run_scheduler(
     let deeds = Deeds { view, client, clock: clock.clone(), events, extenders };
     let metrics = Arc::<SchedulerMetrics>::default();
     let gauge = Gauge { metrics: metrics.clone(), algorithm: Histogram::new(0.001) };
-    let shell = Shell { scheduler, deeds, clock, scope: scope.clone(), sender, underway: 0, gauge };
+    let shell =
+        Shell { scheduler, deeds, clock, scope: scope.clone(), sender, underway: 0, busy: HashMap::new(), gauge };
     scope.spawn_until_cancelled("scheduler", shell.run(inbox));
     metrics
 }
@@ -75,6 +77,8 @@ struct Shell {
     /// Unbounded because a cache must never wait for the scheduler; it holds what came since the loop's last turn.
     sender: mpsc::UnboundedSender<Message>,
     underway: usize,
+    /// The pods of effects under way, with those that come after: a refusal told late must not follow a binding.
+    busy: HashMap<PodKey, VecDeque<Effect>>,
     gauge: Gauge,
 }
 
@@ -136,8 +140,9 @@ impl Shell {
     fn hear(&mut self, message: Message) {
         let event = match message {
             Message::Happened(event) => Some(event),
-            Message::Done(event) => {
+            Message::Done(pod, event) => {
                 self.underway -= 1;
+                self.go_on(pod);
                 event
             }
         };
@@ -158,12 +163,32 @@ impl Shell {
         TURN_MAX
     }
 
+    /// Effects for one pod follow each other.
     fn begin(&mut self, effect: Effect) {
         self.underway += 1;
-        let (deeds, sender) = (self.deeds.clone(), self.sender.clone());
+        match self.busy.get_mut(&effect.pod().key) {
+            Some(later) => later.push_back(effect),
+            None => {
+                self.busy.insert(effect.pod().key.clone(), VecDeque::new());
+                self.carry_out(effect);
+            }
+        }
+    }
+
+    fn go_on(&mut self, pod: PodKey) {
+        match self.busy.get_mut(&pod).and_then(VecDeque::pop_front) {
+            Some(effect) => self.carry_out(effect),
+            None => {
+                self.busy.remove(&pod);
+            }
+        }
+    }
+
+    fn carry_out(&self, effect: Effect) {
+        let (deeds, sender, pod) = (self.deeds.clone(), self.sender.clone(), effect.pod().key.clone());
         self.scope.spawn_until_cancelled("effect", async move {
             let event = deeds.carry_out(effect).await;
-            let _ = sender.send(Message::Done(event));
+            let _ = sender.send(Message::Done(pod, event));
         });
     }
 }

@@ -23,7 +23,7 @@ fn filtering() -> Value {
 }
 
 fn answer(cluster: &mut Cluster, name: &str, answer: Answer) -> Vec<String> {
-    cluster.tell(Event::Answered { key: key(name), answer });
+    cluster.tell(Event::Answered { key: key(name), uid: name.into(), answer });
     cluster.run()
 }
 
@@ -66,7 +66,7 @@ fn what_extenders_say_against_nodes_is_told_and_any_change_may_help() {
         unresolvable: texts(&[("b", "no licence")]),
         kept: Vec::new(),
     }));
-    cluster.tell(Event::Answered { key: key("p"), answer: both });
+    cluster.tell(Event::Answered { key: key("p"), uid: "p".into(), answer: both });
     let (reason, message) = failed(cluster.next());
     assert_eq!(reason, Reason::Unschedulable);
     assert!(message.starts_with("0/2 nodes are available: 2 no licence."), "{message}");
@@ -94,7 +94,7 @@ fn an_extender_that_fails_fails_the_pod_unless_it_may_be_ignored() {
     let mut strict = cluster(json!([filtering()]));
     strict.set("pods", pod("p", json!({})));
     strict.run();
-    strict.tell(Event::Answered { key: key("p"), answer: error() });
+    strict.tell(Event::Answered { key: key("p"), uid: "p".into(), answer: error() });
     let expected = "failed filter with extender at URL http://x/filter, code 500";
     assert_eq!(failed(strict.next()), (Reason::SchedulerError, expected.into()));
     assert_eq!(strict.scheduler.counts().profiles[0].error.count, 1);
@@ -169,9 +169,9 @@ fn an_extender_that_binds_is_handed_the_pod() {
     let mut cluster = cluster(json!([{"urlPrefix": "http://x", "bindVerb": "bind"}]));
     cluster.set("pods", pod("p", json!({"spec": {"nodeSelector": {"zone": "b"}}})));
     assert_eq!(cluster.run(), ["p handed over for b"]);
-    cluster.tell(Event::BindFailed { key: key("p") });
+    cluster.tell(Event::BindFailed { key: key("p"), uid: "p".into(), message: "no".into() });
     cluster.now += 1;
-    assert_eq!(cluster.run(), ["p handed over for b"]);
+    assert_eq!(cluster.run(), ["p refused", "p handed over for b"]);
 }
 
 /// Both nodes are full of less important pods, and a pod that needs room was asked about.
@@ -205,7 +205,7 @@ fn an_extender_has_a_say_in_who_makes_room() {
         (Answer::Preempt(Err("no route".into())), "no route"),
     ] {
         let mut cluster = crowded(preempting.clone());
-        cluster.tell(Event::Answered { key: key("p"), answer: said });
+        cluster.tell(Event::Answered { key: key("p"), uid: "p".into(), answer: said });
         let (_, message) = failed(cluster.next());
         assert_eq!(message, format!("0/2 nodes are available: 2 Insufficient cpu. preemption: {words}"));
     }

@@ -38,7 +38,7 @@ fn a_victim_gone_lets_the_pod_in_where_it_was_nominated() {
     assert_eq!(cluster.run(), ["high refused", "high evicts low"]);
     cluster.gone("pods", low);
     assert!(cluster.run().is_empty(), "its evictions are still under way");
-    cluster.tell(Event::Preempted { key: key("high"), done: true });
+    cluster.tell(Event::Preempted { key: key("high"), uid: "high".into(), done: true });
     assert_eq!(cluster.run(), ["high on a"]);
 }
 

@@ -1,9 +1,13 @@
 //! When a pod is tried again.
 
-use coracle_scheduler::Event;
+use coracle_scheduler::{Effect, Event, Reason};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, key, merge, node, on, pod, sized};
+
+fn refused(name: &str) -> Event {
+    Event::BindFailed { key: key(name), uid: name.into(), message: "no".into() }
+}
 
 /// A pod that the one node refuses; then a change; tells whether the pod was tried again.
 fn tried_again(extra: Value, wanted: Value, change: impl FnOnce(&mut Cluster)) -> bool {
@@ -44,8 +48,70 @@ fn a_decided_pod_holds_its_place_before_it_is_bound() {
     cluster.set("pods", sized("one", 1500, json!({})));
     cluster.set("pods", sized("two", 1500, json!({})));
     assert_eq!(cluster.run(), ["one on a", "two refused"]);
-    cluster.tell(Event::BindFailed { key: key("one") });
-    assert_eq!(cluster.run(), ["two on a"], "the room is free again, and the other waits out its back-off");
+    cluster.tell(refused("one"));
+    assert_eq!(
+        cluster.run(),
+        ["one refused", "two on a"],
+        "the room is free again, and the first waits out its back-off"
+    );
+}
+
+#[test]
+fn a_refused_binding_is_told_and_takes_the_expected_node_back() {
+    let mut cluster = Cluster::of_nodes([node("a", json!({}))]);
+    assert!(cluster.schedule(pod("p", json!({}))).is_ok());
+    cluster.set("pods", pod("p", json!({"status": {"nominatedNodeName": "a"}})));
+    cluster.tell(refused("p"));
+    let Some(Effect::Failed { reason, message, nominate, .. }) = cluster.next() else { panic!("it is not told") };
+    assert_eq!((reason, message.as_str(), nominate.as_deref()), (Reason::SchedulerError, "no", Some("")));
+}
+
+#[test]
+fn after_a_refused_binding_the_pod_is_tried_as_it_is_by_then() {
+    let mut cluster = Cluster::of_nodes([node("a", json!({}))]);
+    assert!(cluster.schedule(pod("p", json!({}))).is_ok());
+    cluster.set("pods", pod("p", json!({"metadata": {"labels": {"app": "b"}}})));
+    cluster.tell(refused("p"));
+    let labels = &cluster.scheduler.queue().get(&key("p")).expect("it waits again").labels;
+    assert_eq!(labels[0].1, "b");
+}
+
+#[test]
+fn a_pod_that_is_deleted_on_its_way_to_its_node_leaves_the_room_to_others() {
+    let mut cluster = Cluster::of_nodes([node("a", json!({}))]);
+    assert!(cluster.schedule(sized("p", 1500, json!({}))).is_ok());
+    cluster.schedule(sized("q", 1500, json!({}))).unwrap_err();
+    let leaving = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x/y"]}});
+    cluster.set("pods", sized("p", 1500, leaving));
+    assert_eq!(cluster.run(), ["q on a"]);
+    cluster.tell(refused("p"));
+    cluster.now += 600;
+    assert!(cluster.run().is_empty(), "it is not tried again");
+}
+
+/// A pod of the same name and another uid.
+fn another(name: &str) -> Value {
+    sized(name, 1500, json!({"metadata": {"uid": "another"}}))
+}
+
+#[test]
+fn what_comes_of_a_pod_that_is_gone_does_not_touch_the_one_that_took_its_name() {
+    let mut cluster = Cluster::of_nodes([node("a", json!({}))]);
+    let one = sized("p", 1500, json!({}));
+    assert!(cluster.schedule(one.clone()).is_ok());
+    cluster.gone("pods", one);
+    assert!(cluster.schedule(another("p")).is_ok());
+    cluster.tell(refused("p"));
+    cluster.tell(Event::Prepared { key: key("p"), uid: "p".into(), done: false });
+    assert_eq!(cluster.run(), Vec::<String>::new());
+    assert_eq!(cluster.scheduler.cluster().node("a").unwrap().requested.cpu_milli, 1500, "its place is kept for it");
+}
+
+#[test]
+fn a_pod_that_took_the_name_of_a_placed_one_unseen_is_scheduled() {
+    let mut cluster = Cluster::of_nodes([node("a", json!({}))]);
+    cluster.set("pods", sized("p", 1500, on("a")));
+    assert_eq!(cluster.schedule(another("p")), Ok("a".into()), "a new list tells only of what is there");
 }
 
 #[test]
@@ -54,7 +120,7 @@ fn a_refused_binding_of_a_pod_that_is_gone_brings_nothing_back() {
     let one = sized("one", 1500, json!({}));
     assert!(cluster.schedule(one.clone()).is_ok());
     cluster.gone("pods", one);
-    cluster.tell(Event::BindFailed { key: key("one") });
+    cluster.tell(refused("one"));
     cluster.now += 600;
     assert!(cluster.run().is_empty());
     assert_eq!(cluster.scheduler.cluster().node("a").unwrap().requested.cpu_milli, 0);

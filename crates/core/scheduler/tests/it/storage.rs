@@ -93,7 +93,7 @@ fn a_fitting_volume_is_promised_written_and_awaited() {
     assert_eq!((node.as_str(), deeds), ("b", vec![promise]));
     let message = cluster.schedule(user("q", "d")).unwrap_err();
     assert!(message.contains("2 node(s) didn't find available persistent volumes to bind"), "{message}");
-    cluster.tell(Event::Prepared { key: key("p"), done: true });
+    cluster.tell(Event::Prepared { key: key("p"), uid: "p".into(), done: true });
     assert!(cluster.next().is_none(), "the claim is not bound yet");
     cluster.set("persistentvolumeclaims", bound("c", "v"));
     let effects = cluster.run();
@@ -107,7 +107,7 @@ fn a_provisioner_is_told_the_node() {
     cluster.set("pods", user("p", "c"));
     let Some(Effect::Prepare { node, deeds, .. }) = cluster.next() else { panic!("the claim has to be bound first") };
     assert_eq!(deeds, [Deed::SelectNode { namespace: "n".into(), claim: "c".into(), node }]);
-    cluster.tell(Event::Prepared { key: key("p"), done: true });
+    cluster.tell(Event::Prepared { key: key("p"), uid: "p".into(), done: true });
     cluster.now += 601;
     let now = cluster.time();
     cluster.scheduler.expire(now);

@@ -38,14 +38,14 @@ impl Deeds {
             Effect::BindBy { pod, node, extender } => self.bind_by(&pod, &node, extender).await,
             Effect::Ask { pod, question } => {
                 let answer = self.extenders.ask(&pod, question).await;
-                Some(Event::Answered { key: pod.key.clone(), answer })
+                Some(Event::Answered { key: pod.key.clone(), uid: pod.uid.clone(), answer })
             }
             Effect::Prepare { pod, node, deeds } => {
                 let done = self.prepare(&pod, &node, &deeds).await;
                 if let Err(error) = &done {
                     tracing::warn!(object = ?pod.key, %error, "volumes could not be prepared");
                 }
-                Some(Event::Prepared { key: pod.key.clone(), done: done.is_ok() })
+                Some(Event::Prepared { key: pod.key.clone(), uid: pod.uid.clone(), done: done.is_ok() })
             }
             Effect::Failed { pod, reason, message, nominate } => {
                 self.tell_failed(&pod, reason, &message, nominate).await;
@@ -56,7 +56,7 @@ impl Deeds {
                 if let Err(error) = &done {
                     tracing::warn!(object = ?pod.key, %error, "victims could not be evicted");
                 }
-                Some(Event::Preempted { key: pod.key.clone(), done: done.is_ok() })
+                Some(Event::Preempted { key: pod.key.clone(), uid: pod.uid.clone(), done: done.is_ok() })
             }
         }
     }
@@ -78,20 +78,17 @@ impl Deeds {
                 let error = error.into_status();
                 tracing::debug!(object = ?pod.key, node, %error, "binding refused");
                 let message = format!("running Bind plugin \"DefaultBinder\": {error}");
-                // A pod that is gone or bound by somebody else has nobody to tell.
-                if self
-                    .view
-                    .get(&PODS, &pod.key.namespace, &pod.key.name)
-                    .is_some_and(|found| found.meta.uid == pod.uid)
-                {
-                    self.tell_failed(pod, Reason::SchedulerError, &message, None).await;
-                }
-                Some(Event::BindFailed { key: pod.key.clone() })
+                Some(Event::BindFailed { key: pod.key.clone(), uid: pod.uid.clone(), message })
             }
         }
     }
 
-    pub(super) async fn tell_failed(&self, pod: &PodInfo, reason: Reason, message: &str, nominate: Option<String>) {
+    /// A pod that is gone has nobody to tell.
+    async fn tell_failed(&self, pod: &PodInfo, reason: Reason, message: &str, nominate: Option<String>) {
+        let found = self.view.get(&PODS, &pod.key.namespace, &pod.key.name);
+        if found.is_none_or(|found| found.meta.uid != pod.uid) {
+            return;
+        }
         let kind = EventKind::Warning;
         self.note(pod, kind, ("FailedScheduling", "Scheduling"), cut(message));
         let condition = json!({

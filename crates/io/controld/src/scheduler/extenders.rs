@@ -14,7 +14,7 @@ use coracle_reconcile::{EventKind, View};
 use coracle_rt::Scope;
 use coracle_scheduler::extender::{Answer, Extender, Extenders, Filtered, Question, Victims};
 use coracle_scheduler::preemption::Candidate;
-use coracle_scheduler::{Event, PodInfo, Reason};
+use coracle_scheduler::{Event, PodInfo};
 use futures_util::future::join_all;
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -222,12 +222,7 @@ impl Deeds {
                 if caller.extender.ignorable {
                     return self.bind(pod, node).await;
                 }
-                // A pod that is gone has nobody to tell.
-                let found = self.view.get(&PODS, &pod.key.namespace, &pod.key.name);
-                if found.is_some_and(|found| found.meta.uid == pod.uid) {
-                    self.tell_failed(pod, Reason::SchedulerError, &error, None).await;
-                }
-                Some(Event::BindFailed { key: pod.key.clone() })
+                Some(Event::BindFailed { key: pod.key.clone(), uid: pod.uid.clone(), message: error })
             }
         }
     }

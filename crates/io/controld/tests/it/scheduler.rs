@@ -53,6 +53,29 @@ async fn a_refused_binding_is_told_and_tried_again_after_a_back_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_is_not_bound_before_it_is_written_why_it_was_refused() {
+    let mut world = World::start(standard(), [node("a")], &[]);
+    world.hold(STATUS);
+    let (resource, object) = pod("p", 0, 5000, "");
+    world.cluster.put(&resource, object);
+    world.counted("scheduler_pending_pods{queue=\"unschedulable\"} 1").await;
+    let (resource, mut larger) = node("a");
+    larger["status"]["allocatable"]["cpu"] = json!("8");
+    world.cluster.put(&resource, larger);
+    world.counted("scheduler_cache_size{type=\"assumed_pods\"} 1").await;
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    world.let_go();
+    let mut lines = Vec::new();
+    while lines.last().is_none_or(|line| line != BINDING) {
+        lines.push(world.seen("").await.line);
+    }
+    assert!(lines.iter().any(|line| line == STATUS), "{lines:?}");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_is_told_of_a_refused_binding_whose_pod_is_gone() {
     let refusals = [("pods/p/binding", 404, "no such pod")];
     let (resource, object) = pod("p", 0, 100, "");

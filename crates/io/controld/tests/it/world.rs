@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Full};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::cluster::Cluster;
 
@@ -35,8 +35,12 @@ pub struct Seen {
 /// What the server answers instead of success: for the first request whose line ends so, its code and message.
 type Refusals = Arc<Mutex<Vec<(&'static str, u16, &'static str)>>>;
 
+/// Requests whose line ends so wait until they are let go on.
+type Held = Arc<Mutex<Option<(&'static str, Arc<Notify>)>>>;
+
 pub struct Server {
     requests: mpsc::UnboundedSender<Seen>,
+    held: Held,
     refusals: Refusals,
 }
 
@@ -45,6 +49,10 @@ impl Transport for Server {
     async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Body>, BodyError> {
         let line = format!("{} {}", request.method(), request.uri().path());
         let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+        let held = self.held.lock().clone().filter(|(end, _)| line.ends_with(end));
+        if let Some((_, go_on)) = held {
+            go_on.notified().await;
+        }
         let mut refusals = self.refusals.lock();
         let refused = refusals.iter().position(|(end, ..)| line.ends_with(end)).map(|at| refusals.remove(at));
         drop(refusals);
@@ -70,6 +78,7 @@ pub struct World {
     scope: Scope,
     requests: mpsc::UnboundedReceiver<Seen>,
     refusals: Refusals,
+    held: Held,
 }
 
 impl World {
@@ -85,14 +94,27 @@ impl World {
         }
         let (sender, requests) = mpsc::unbounded_channel();
         let refusals = Arc::new(Mutex::new(refusals.to_vec()));
-        let client = Client::new(Arc::new(Server { requests: sender, refusals: refusals.clone() }));
+        let held = Held::default();
+        let server = Server { requests: sender, refusals: refusals.clone(), held: held.clone() };
+        let client = Client::new(Arc::new(server));
         let (scope, clock) = (Scope::root(), Clock::manual(Timestamp::UNIX_EPOCH));
         let metrics = run_scheduler(&scope, cluster.clone(), client, clock.clone(), scheduler);
-        World { cluster, metrics, clock, scope, requests, refusals }
+        World { cluster, metrics, clock, scope, requests, refusals, held }
     }
 
     pub fn pass(&self, seconds: i64) {
         self.clock.set(self.clock.now() + SignedDuration::from_secs(seconds));
+    }
+
+    /// Keeps the server from answering such requests.
+    pub fn hold(&self, end: &'static str) {
+        *self.held.lock() = Some((end, Arc::default()));
+    }
+
+    pub fn let_go(&self) {
+        if let Some((_, go_on)) = self.held.lock().take() {
+            go_on.notify_waiters();
+        }
     }
 
     /// The next request whose line ends so; those before it are passed over.

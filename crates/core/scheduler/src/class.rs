@@ -279,6 +279,8 @@ impl Classes {
             return;
         }
         let Class { mut far, mut standing } = class;
+        self.take_far(Arc::as_ptr(&far.shape).addr());
+        self.take_standing(Arc::as_ptr(&standing.bare).addr());
         self.make_room(standing.len());
         self.clock += 1;
         (far.last_used, standing.last_used) = (self.clock, self.clock);

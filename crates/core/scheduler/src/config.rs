@@ -120,8 +120,15 @@ struct PluginSet {
 #[serde(deny_unknown_fields)]
 struct PluginText {
     name: String,
+    /// How much its scores count; 0 stands for 1.
     #[serde(default)]
-    weight: Option<i64>,
+    weight: i32,
+}
+
+impl PluginText {
+    fn weight(&self) -> i64 {
+        if self.weight == 0 { 1 } else { self.weight.into() }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -268,12 +275,17 @@ fn arguments<'a>(path: &str, texts: &'a [PluginConfigText]) -> Result<BTreeMap<&
     Ok(arguments)
 }
 
-/// Names in the order in which they run: those configured at `multiPoint` that are not defaults come last. Plugins that
-/// only single points enable follow.
+/// Names in the order in which they run: that of the defaults, or of `multiPoint` where it disables them all. Plugins
+/// that only single points enable follow.
 fn order(multi_point: &PluginSet) -> Vec<String> {
-    let defaults = PLUGINS.iter().map(|entry| entry.name.to_owned());
+    let mut names: Vec<String> = PLUGINS.iter().map(|entry| entry.name.to_owned()).collect();
+    if multi_point.disables("*") {
+        names.splice(0..0, multi_point.enabled.iter().map(|plugin| plugin.name.clone()));
+    } else {
+        names.extend(multi_point.enabled.iter().map(|plugin| plugin.name.clone()));
+    }
     let mut order: Vec<String> = Vec::new();
-    for name in defaults.chain(multi_point.enabled.iter().map(|plugin| plugin.name.clone())) {
+    for name in names {
         if !order.contains(&name) {
             order.push(name);
         }
@@ -294,7 +306,7 @@ fn enabled(
     let at_all = text.multi_point.enables(name);
     let by_default = at_all.is_some() || !text.multi_point.disables(name);
     let mut points = BTreeSet::new();
-    let mut weight = at_all.and_then(|plugin| plugin.weight).unwrap_or(entry.weight);
+    let mut weight = at_all.map_or(entry.weight, PluginText::weight);
     for (point, field, set) in text.points() {
         if let Some(unknown) = set.enabled.iter().find(|plugin| by_name(&plugin.name).is_none()) {
             let why = format!("no plugin is named {:?}", unknown.name);
@@ -305,7 +317,7 @@ fn enabled(
             Some(given) if here => {
                 points.insert(point);
                 if point == Point::Score {
-                    weight = given.weight.unwrap_or(weight);
+                    weight = given.weight();
                 }
             }
             Some(_) => {
@@ -318,7 +330,6 @@ fn enabled(
             None => (),
         }
     }
-    let weight = if weight == 0 { 1 } else { weight };
     Ok((!points.is_empty()).then_some(Enabled { plugin, points, weight }))
 }
 
@@ -365,6 +376,28 @@ mod tests {
         let left: Vec<_> = made.profiles[0].at(Point::PostFilter).map(|plugin| plugin.name()).collect();
         assert_eq!(left, ["DynamicResources"]);
         assert_eq!((made.profiles[1].name.as_str(), made.profiles[1].percent), ("two", 30));
+    }
+
+    #[test]
+    fn a_plugin_that_is_enabled_without_a_weight_counts_once() {
+        let made = scheduler(json!({"profiles": [{"plugins": {
+            "score": {"enabled": [{"name": "TaintToleration"}]},
+            "multiPoint": {"enabled": [{"name": "NodeAffinity"}, {"name": "ImageLocality", "weight": -2}]}}}]}))
+        .unwrap();
+        let weights = weights(&made.profiles[0]);
+        for weight in [("TaintToleration", 1), ("NodeAffinity", 1), ("ImageLocality", -2), ("InterPodAffinity", 2)] {
+            assert!(weights.contains(&weight), "{weight:?} is not among {weights:?}");
+        }
+    }
+
+    #[test]
+    fn plugins_enabled_in_place_of_all_run_in_their_order() {
+        let needed = ["PrioritySort", "DefaultBinder", "NodePorts", "NodeName"];
+        let made = scheduler(json!({"profiles": [{"plugins": {"multiPoint": {
+            "disabled": [{"name": "*"}], "enabled": needed.map(|name| json!({"name": name}))}}}]}))
+        .unwrap();
+        let names: Vec<_> = made.profiles[0].plugins.iter().map(|enabled| enabled.plugin.name()).collect();
+        assert_eq!(names, needed);
     }
 
     #[test]

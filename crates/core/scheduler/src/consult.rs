@@ -308,17 +308,18 @@ impl Scheduler {
     /// All that stands against the nodes that were looked at, as far as it still does.
     fn against(&self, pod: &PodInfo, class: &mut Class, nodes: &Nodes) -> Found {
         let looked_at = nodes.rejected.iter().map(|facts| &facts.name).chain(&nodes.left);
-        let mut rejected = Vec::new();
+        // What an extender says of a node goes before what plugins do, and each node counts once.
+        let mut rejected = BTreeMap::new();
         class.begin();
         for at in looked_at.filter_map(|name| self.cluster.place(name)) {
             rejected.extend(judge(pod, class, &self.cluster, at).map(|verdict| (at as u32, verdict)));
         }
         for (name, status) in &nodes.refused {
             if let Some(at) = self.cluster.place(name) {
-                rejected.push((at as u32, class.number(EXTENDER, status.clone())));
+                rejected.insert(at as u32, class.number(EXTENDER, status.clone()));
             }
         }
-        Found { feasible: Vec::new(), rejected }
+        Found { feasible: Vec::new(), rejected: rejected.into_iter().collect() }
     }
 
     /// Lets a pod that was refused go on by a change that came while it was asked about.

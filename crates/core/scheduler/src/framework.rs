@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::PodInfo;
 use crate::preemption::{Attempt, Candidate};
@@ -276,6 +278,11 @@ pub trait Plugin: Send + Sync {
     /// Whether what `pre_bind` asked for has come true.
     fn is_bound(&self, _pod: &PodInfo, _cluster: &Snapshot) -> bool {
         true
+    }
+
+    /// How long that may take before the pod is tried anew.
+    fn bound_within(&self) -> Option<SignedDuration> {
+        None
     }
 
     /// Whether the pod is bound by writing a Binding.

@@ -100,9 +100,9 @@ impl NodeFacts {
 
 impl NodeInfo {
     pub fn add(&mut self, pod: Arc<PodInfo>) {
-        self.requested.add(&pod.requests);
-        self.assumed.0 += pod.assumed.0;
-        self.assumed.1 += pod.assumed.1;
+        self.requested.hold(&pod.requests);
+        self.assumed.0 = self.assumed.0.wrapping_add(pod.assumed.0);
+        self.assumed.1 = self.assumed.1.wrapping_add(pod.assumed.1);
         if !pod.terms.is_empty() {
             self.affine.push(pod.clone());
         }
@@ -113,9 +113,9 @@ impl NodeInfo {
     pub fn remove(&mut self, key: &PodKey) -> Option<Arc<PodInfo>> {
         let index = self.pods.iter().position(|pod| pod.key == *key)?;
         let pod = self.pods.swap_remove(index);
-        self.requested.subtract(&pod.requests);
-        self.assumed.0 -= pod.assumed.0;
-        self.assumed.1 -= pod.assumed.1;
+        self.requested.release(&pod.requests);
+        self.assumed.0 = self.assumed.0.wrapping_sub(pod.assumed.0);
+        self.assumed.1 = self.assumed.1.wrapping_sub(pod.assumed.1);
         self.affine.retain(|affine| affine.key != *key);
         if pod.priority == self.least_priority {
             self.least_priority = self.pods.iter().map(|pod| pod.priority).min().unwrap_or(i32::MAX);

@@ -87,11 +87,16 @@ impl Resources {
     }
 
     pub fn add(&mut self, other: &Resources) {
-        self.change(other, |held, amount| held + amount);
+        self.change(other, i64::saturating_add);
     }
 
-    pub fn subtract(&mut self, other: &Resources) {
-        self.change(other, |held, amount| held - amount);
+    /// Counts what a pod holds, as a sum from which it can be taken again by `release` however large it is.
+    pub fn hold(&mut self, other: &Resources) {
+        self.change(other, i64::wrapping_add);
+    }
+
+    pub fn release(&mut self, other: &Resources) {
+        self.change(other, i64::wrapping_sub);
     }
 
     /// The larger of the two, resource by resource.

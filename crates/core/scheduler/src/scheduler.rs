@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use coracle_meta::Object;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::consult::Conversation;
 use crate::counts::{Counts, Outcome};
@@ -16,9 +16,6 @@ use crate::pod::{PodInfo, PodKey, Shapes};
 use crate::profile::Profile;
 use crate::queue::{Backoff, Queue, Tries};
 use crate::snapshot::Snapshot;
-
-/// How long volumes may take to be bound.
-const VOLUMES_WAIT_MAX: SignedDuration = SignedDuration::from_mins(10);
 
 /// What happens to the cluster.
 #[derive(Clone, Debug)]
@@ -218,7 +215,9 @@ impl Scheduler {
 
     fn await_volumes(&mut self, key: PodKey, now: Timestamp) {
         let Some(underway) = self.underway.get_mut(&key) else { return };
-        let by = now + VOLUMES_WAIT_MAX;
+        let profile = self.profiles.iter().find(|profile| profile.name == underway.pod.scheduler_name);
+        let waits = profile.into_iter().flat_map(|profile| profile.at(Point::PreBind));
+        let by = now + waits.filter_map(|plugin| plugin.bound_within()).max().unwrap_or_default();
         underway.volumes_by = Some(by);
         self.awaited.insert((by, key));
         self.bind_those_prepared();

@@ -14,7 +14,7 @@ use crate::snapshot::{Mark, Since, Snapshot};
 type Cell = i32;
 const UNKNOWN: Cell = -1;
 
-/// With larger weights, or more scores, sums might not fit a cell; such scores are kept apart.
+/// With other weights, or more scores, sums might not fit a cell; such scores are kept apart.
 const CELL_WEIGHT_MAX: i64 = 10_000;
 const CELL_SCORES_MAX: usize = 1000;
 
@@ -77,7 +77,8 @@ impl Standing {
     }
 
     pub fn add_preference(&mut self, weight: i64, check: Box<dyn Score>) {
-        let fixed = check.is_final() && weight <= CELL_WEIGHT_MAX && self.preferences.len() < CELL_SCORES_MAX;
+        let fixed =
+            check.is_final() && (0..=CELL_WEIGHT_MAX).contains(&weight) && self.preferences.len() < CELL_SCORES_MAX;
         let kind = if fixed { Kind::Fixed } else { Kind::Row(Vec::new()) };
         self.preferences.push(Preference { weight, check, kind });
     }

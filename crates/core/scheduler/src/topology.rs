@@ -71,11 +71,11 @@ impl Topologies {
         }
     }
 
-    /// Takes in new labels of a node. False where so many values have come and gone that all were numbered anew: then
-    /// nothing counted by domain is good any more.
+    /// Takes in new labels of a node. False where domains may have been numbered anew, as they are when many values have
+    /// come and gone, and whenever a column is made that is not kept: then nothing counted by domain is good any more.
     pub fn change(&mut self, at: usize, nodes: &[NodeInfo]) -> bool {
         self.version += 1;
-        let mut same = true;
+        let mut same = self.by_key.len() < KEYS_MAX;
         for (key, topology) in &mut self.by_key {
             let domain = topology.number(nodes[at].label(key));
             if topology.domains[at] != domain {
@@ -155,5 +155,16 @@ mod tests {
         topologies.track("zone", &nodes);
         assert_eq!(topologies.by_key.len(), KEYS_MAX);
         assert_eq!(*topologies.domains("zone", &nodes), [0]);
+    }
+
+    #[test]
+    fn a_column_that_is_not_kept_may_be_numbered_anew() {
+        let mut nodes = vec![node("a"), node("b")];
+        let mut topologies = Topologies::default();
+        (0..KEYS_MAX).for_each(|key| topologies.track(&format!("k{key}"), &nodes));
+        assert_eq!(*topologies.domains("zone", &nodes), [0, 1]);
+        nodes[0] = node("b");
+        assert!(!topologies.change(0, &nodes));
+        assert_eq!(*topologies.domains("zone", &nodes), [0, 0], "the other node has another number than before");
     }
 }

@@ -63,7 +63,7 @@ impl Score for Local {
             let spread = holders.len() as f64 / self.nodes.max(1) as f64;
             Some((*holders.get(&node.serial)? as f64 * spread) as i64)
         };
-        let sum: i64 = self.held.iter().filter_map(scaled).sum();
+        let sum = self.held.iter().filter_map(scaled).fold(0, i64::saturating_add);
         let most = BYTES_MAX_PER_CONTAINER * self.shape.containers.max(1) as i64;
         SCORE_MAX * (sum.clamp(BYTES_MIN, most) - BYTES_MIN) / (most - BYTES_MIN)
     }

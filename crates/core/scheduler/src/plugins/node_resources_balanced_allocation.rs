@@ -73,7 +73,7 @@ impl Score for Balance {
                 continue;
             }
             let used = node.requested.of(which);
-            with.take((used + asked) as f64 / capacity as f64);
+            with.take(used.saturating_add(*asked) as f64 / capacity as f64);
             without.take(used as f64 / capacity as f64);
         }
         SCORE_MAX / 2 + (SCORE_MAX / 2 + with.balance() - without.balance()) / 2

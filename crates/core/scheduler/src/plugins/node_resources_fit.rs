@@ -74,6 +74,14 @@ struct CurvePoint {
     score: i64,
 }
 
+/// How many of a hundred parts of the whole it is.
+fn percent(part: i64, whole: i64) -> i64 {
+    match part.checked_mul(SCORE_MAX) {
+        Some(scaled) => scaled / whole,
+        None => part / (whole / SCORE_MAX).max(1),
+    }
+}
+
 impl Strategy {
     fn check(&self) -> Result<(), String> {
         if self.resources.iter().any(|resource| !(1..=100).contains(&resource.weight)) {
@@ -100,10 +108,10 @@ impl Strategy {
     fn rate(&self, requested: i64, capacity: i64) -> i64 {
         match self.kind {
             StrategyType::LeastAllocated if requested > capacity => 0,
-            StrategyType::LeastAllocated => (capacity - requested) * SCORE_MAX / capacity,
-            StrategyType::MostAllocated => requested.min(capacity) * SCORE_MAX / capacity,
+            StrategyType::LeastAllocated => percent(capacity.saturating_sub(requested), capacity),
+            StrategyType::MostAllocated => percent(requested.min(capacity), capacity),
             StrategyType::RequestedToCapacityRatio if requested > capacity => self.curve_at(100),
-            StrategyType::RequestedToCapacityRatio => self.curve_at(requested * 100 / capacity),
+            StrategyType::RequestedToCapacityRatio => self.curve_at(percent(requested, capacity)),
         }
     }
 
@@ -216,7 +224,7 @@ impl Filter for Fit {
             status.reasons.push("Too many pods".into());
         }
         let mut need = |asked: i64, used: i64, whole: i64, reason: &dyn Fn() -> Cow<'static, str>| {
-            if asked > 0 && asked > whole - used {
+            if asked > 0 && asked > whole.saturating_sub(used) {
                 status.reasons.push(reason());
                 // A node too small when empty stays too small whoever is removed.
                 status.resolvable &= asked <= whole;
@@ -267,7 +275,7 @@ impl Score for Shares {
             if capacity == 0 {
                 continue;
             }
-            let rate = self.strategy.rate(used + asked, capacity);
+            let rate = self.strategy.rate(used.saturating_add(*asked), capacity);
             if rate > 0 || self.strategy.kind != StrategyType::RequestedToCapacityRatio {
                 sum += rate * weight;
                 weights += weight;

@@ -375,7 +375,7 @@ struct Even {
 impl Even {
     /// How many different domains the nodes are in; nodes in none make one of their own where they are not ignored.
     fn domains(&mut self, constraint: usize, feasible: &[u32]) -> usize {
-        self.round += 1;
+        self.round = self.round.wrapping_add(1);
         let (mut count, mut nowhere) = (0, 0);
         for at in feasible.iter().map(|at| *at as usize).filter(|at| !self.counts.is_outside(*at)) {
             let domain = self.counts.each[constraint].domains[at];

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -31,7 +32,10 @@ impl Default for Args {
     }
 }
 
-pub struct VolumeBinding;
+pub struct VolumeBinding {
+    /// How long volumes may take to be bound.
+    wait_max: SignedDuration,
+}
 
 impl VolumeBinding {
     pub fn make(args: Option<&Value>) -> Result<Arc<dyn Plugin>, String> {
@@ -42,7 +46,7 @@ impl VolumeBinding {
         if args.shape.is_some() {
             return Err("shape: when StorageCapacityScoring is disabled".into());
         }
-        Ok(Arc::new(VolumeBinding))
+        Ok(Arc::new(VolumeBinding { wait_max: SignedDuration::from_secs(args.bind_timeout_seconds) }))
     }
 }
 
@@ -302,6 +306,10 @@ impl Plugin for VolumeBinding {
     fn is_bound(&self, pod: &PodInfo, cluster: &Snapshot) -> bool {
         own_claims(pod)
             .all(|(namespace, name)| cluster.storage.claim(&namespace, &name).is_some_and(|facts| facts.bound))
+    }
+
+    fn bound_within(&self) -> Option<SignedDuration> {
+        Some(self.wait_max)
     }
 
     fn wakes(&self) -> &'static [Kind] {

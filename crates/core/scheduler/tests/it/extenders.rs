@@ -77,6 +77,27 @@ fn what_extenders_say_against_nodes_is_told_and_any_change_may_help() {
 }
 
 #[test]
+fn a_node_that_an_extender_both_keeps_and_rejects_counts_once() {
+    let mut cluster = cluster(json!([filtering()]));
+    let field = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a", "b"]}]}]);
+    let named =
+        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": field}}});
+    cluster.set("pods", pod("p", json!({"spec": {"affinity": named}})));
+    cluster.run();
+    // By the time of the answer nothing fits any more.
+    ["a", "b"].iter().for_each(|name| cluster.set("pods", sized("full", 2000, on(name))));
+    ["a", "b"].iter().for_each(|name| cluster.set("nodes", node(name, json!({"spec": {"unschedulable": true}}))));
+    let both = Answer::Filter(Ok(Filtered {
+        kept: vec!["a".into(), "b".into()],
+        failed: texts(&[("a", "no licence"), ("b", "no licence")]),
+        ..Filtered::default()
+    }));
+    cluster.tell(Event::Answered { key: key("p"), uid: "p".into(), answer: both });
+    let (_, message) = failed(cluster.next());
+    assert!(message.starts_with("0/2 nodes are available: 2 no licence."), "{message}");
+}
+
+#[test]
 fn a_change_during_the_conversation_counts_as_one_after_it() {
     let mut cluster = cluster(json!([filtering()]));
     cluster.set("pods", pod("p", json!({})));

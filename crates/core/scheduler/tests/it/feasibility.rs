@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, node, on, pod, sized};
+use crate::cluster::{Cluster, merge, node, on, pod, sized};
 
 const NOT_HELPFUL: &str =
     "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
@@ -238,4 +238,46 @@ fn gates_hold_a_pod_until_they_are_lifted() {
     cluster.set("pods", pod("p", json!({"spec": {"schedulingGates": [{"name": "example.com/g"}]}})));
     assert!(cluster.next().is_none());
     assert_eq!(cluster.schedule(pod("p", json!({}))), Ok("a".into()));
+}
+
+#[test]
+fn amounts_beyond_all_bounds_break_nothing() {
+    let huge = || {
+        let container = |name: &str| json!({"name": name, "resources": {"requests": {"memory": "7Ei", "cpu": "8E"}}});
+        json!({"spec": {"containers": [container("c"), container("d")]}})
+    };
+    let large = json!({"status": {"allocatable": {"memory": "7Ei", "cpu": "8E"}}});
+    let mut cluster = Cluster::of_nodes([node("a", json!({})), node("b", large)]);
+    let message = cluster.schedule(pod("p", huge())).unwrap_err();
+    assert!(message.contains("2 Insufficient memory."), "{message}");
+    for name in ["x", "y", "z"] {
+        let mut placed = pod(name, huge());
+        merge(&mut placed, on("a"));
+        cluster.set("pods", placed);
+    }
+    assert!(cluster.schedule(sized("small", 100, json!({}))).is_ok());
+    ["x", "y", "z"].iter().for_each(|name| cluster.gone("pods", pod(name, json!({}))));
+    let requested = &cluster.scheduler.cluster().node("a").unwrap().requested;
+    assert!(requested.memory == 0 && requested.cpu_milli <= 100, "{requested:?}");
+}
+
+#[test]
+fn domains_of_keys_beyond_those_kept_follow_the_labels() {
+    let labelled = |name: &str, rack: &str| node(name, json!({"metadata": {"labels": {"rack": rack}}}));
+    let mut cluster = Cluster::of_nodes([labelled("a", "x"), labelled("b", "y"), labelled("c", "y")]);
+    let apart = |key: &str| {
+        let term = json!({"topologyKey": key, "labelSelector": {"matchLabels": {"app": "a"}}});
+        json!({"spec": {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}})
+    };
+    for key in 0..64 {
+        let mut other = pod(&format!("other{key}"), apart(&format!("k{key}")));
+        merge(&mut other, json!({"metadata": {"labels": {"app": "other"}}, "spec": {"nodeName": "gone"}}));
+        cluster.set("pods", other);
+    }
+    cluster.set("pods", pod("there", on("b")));
+    assert_eq!(cluster.schedule(pod("p", apart("rack"))), Ok("a".into()));
+    cluster.gone("pods", pod("p", json!({})));
+    // Numbered anew, the racks of `b` and `c` have other numbers than before.
+    cluster.set("nodes", labelled("a", "y"));
+    cluster.schedule(pod("p", apart("rack"))).unwrap_err();
 }

@@ -1,5 +1,6 @@
 //! Pods and the volumes they need.
 
+use coracle_scheduler::config::Configuration;
 use coracle_scheduler::{Deed, Effect, Event};
 use serde_json::{Value, json};
 
@@ -168,4 +169,25 @@ fn one_pod_alone_uses_an_exclusive_claim() {
     assert!(message.contains("ReadWriteOncePod access mode already in-use by another pod"), "{message}");
     cluster.gone("pods", first);
     assert_eq!(cluster.run(), ["p on b"]);
+}
+
+#[test]
+fn volumes_are_awaited_as_long_as_the_profile_says() {
+    let config = json!({
+        "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
+        "profiles": [{"pluginConfig": [{"name": "VolumeBinding", "args": {"bindTimeoutSeconds": 30}}]}],
+    });
+    let scheduler = Configuration::read(config).and_then(|read| read.scheduler()).expect("a configuration");
+    let objects = [
+        ("nodes", node("a", json!({}))),
+        ("storageclasses", class("example.com/disk")),
+        ("persistentvolumeclaims", claim("c", json!({}))),
+    ];
+    let mut cluster = Cluster::with(scheduler, objects);
+    cluster.schedule(user("p", "c")).unwrap();
+    cluster.tell(Event::Prepared { key: key("p"), uid: "p".into(), done: true });
+    cluster.now += 31;
+    let now = cluster.time();
+    cluster.scheduler.expire(now);
+    assert_eq!(cluster.run(), ["p refused"]);
 }

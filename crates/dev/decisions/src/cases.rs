@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::dice::Dice;
 use crate::pods::{self, Place};
+use crate::volumes;
 
 /// The name of pods of which nothing is wanted but the news that they were looked at ends like this.
 pub const PROBE: &str = "probe";
@@ -42,7 +43,8 @@ pub fn world() -> World {
         ("poddisruptionbudgets", json!({"metadata": {"name": name, "namespace": "n1"}, "spec": spec, "status": status}))
     };
     let selector = json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["b", "c"]}]});
-    vec![
+    let mut world = volumes::world();
+    world.extend([
         namespace("n1", json!({"team": "x", "kubernetes.io/metadata.name": "n1"})),
         namespace("n2", json!({"team": "y", "env": "prod", "kubernetes.io/metadata.name": "n2"})),
         namespace("n3", json!({"kubernetes.io/metadata.name": "n3"})),
@@ -55,7 +57,8 @@ pub fn world() -> World {
         ),
         budget("none-of-b", "b", 0),
         budget("one-of-a", "a", 1),
-    ]
+    ]);
+    world
 }
 
 impl Case {

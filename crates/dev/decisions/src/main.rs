@@ -8,6 +8,7 @@ mod decision;
 mod cases;
 mod dice;
 mod pods;
+mod volumes;
 
 mod api;
 mod http;

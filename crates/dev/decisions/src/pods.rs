@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::dice::Dice;
+use crate::volumes;
 
 const TOPOLOGIES: [&str; 4] =
     ["kubernetes.io/hostname", "topology.kubernetes.io/zone", "topology.kubernetes.io/region", "rack"];
@@ -26,6 +27,9 @@ pub fn pod(dice: &mut Dice, name: &str, nodes: &[String], place: Option<Place<'_
     let mut spec = json!({"schedulerName": "default-scheduler", "containers": containers(dice)});
     add_uses(dice, &mut spec);
     add_wishes(dice, &mut spec, &labels, nodes);
+    if dice.chance(10) {
+        spec["volumes"] = volumes::mounted(dice, place.is_none());
+    }
     let mut status = json!({"phase": "Pending"});
     match place {
         Some(place) => {
@@ -33,6 +37,9 @@ pub fn pod(dice: &mut Dice, name: &str, nodes: &[String], place: Option<Place<'_
             spec["priority"] = (*dice.pick(&[-10, 0, 0, 100, 1000])).into();
             let started = format!("2026-01-01T{:02}:{:02}:00Z", place.order / 60, place.order % 60);
             status = json!({"phase": "Running", "startTime": started});
+            if dice.chance(10) {
+                add_resize(dice, &mut status);
+            }
             if dice.chance(8) {
                 metadata["deletionTimestamp"] = "2026-01-02T00:00:00Z".into();
                 metadata["deletionGracePeriodSeconds"] = 30.into();
@@ -44,6 +51,16 @@ pub fn pod(dice: &mut Dice, name: &str, nodes: &[String], place: Option<Place<'_
         }
     }
     json!({"metadata": metadata, "spec": spec, "status": status})
+}
+
+/// A resize under way: what its first container was granted and uses is not what it asks for.
+fn add_resize(dice: &mut Dice, status: &mut Value) {
+    let uses = json!({"requests": requests(dice)});
+    status["containerStatuses"] = json!([{"name": "c0", "resources": uses, "allocatedResources": requests(dice)}]);
+    if dice.chance(50) {
+        let reason = *dice.pick(&["Infeasible", "Deferred"]);
+        status["conditions"] = json!([{"type": "PodResizePending", "status": "True", "reason": reason}]);
+    }
 }
 
 fn labels(dice: &mut Dice) -> Value {

@@ -11,7 +11,7 @@ use crate::extender::{Extender, Extenders};
 use crate::framework::Point;
 use crate::plugins::{PLUGINS, by_name};
 use crate::profile::{Enabled, Profile};
-use crate::queue::Backoff;
+use crate::queue::{Backoff, bounded};
 use crate::scheduler::Scheduler;
 
 const API_VERSION: &str = "kubescheduler.config.k8s.io/v1";
@@ -203,7 +203,7 @@ impl Configuration {
 
     fn backoff(&self) -> Backoff {
         let defaults = Backoff::default();
-        let seconds = |given: Option<i64>, default| given.map_or(default, SignedDuration::from_secs);
+        let seconds = |given: Option<i64>, default| given.map_or(default, bounded);
         Backoff {
             first: seconds(self.pod_initial_backoff_seconds, defaults.first),
             most: seconds(self.pod_max_backoff_seconds, defaults.most),
@@ -398,6 +398,17 @@ mod tests {
         .unwrap();
         let names: Vec<_> = made.profiles[0].plugins.iter().map(|enabled| enabled.plugin.name()).collect();
         assert_eq!(names, needed);
+    }
+
+    #[test]
+    fn endless_times_are_bounded() {
+        let seconds = i64::MAX;
+        let timeout = json!({"name": "VolumeBinding", "args": {"bindTimeoutSeconds": seconds}});
+        let made = scheduler(json!({"podInitialBackoffSeconds": seconds, "podMaxBackoffSeconds": seconds,
+            "profiles": [{"pluginConfig": [timeout]}]}))
+        .unwrap();
+        let longest = made.profiles[0].at(Point::PreBind).find_map(|plugin| plugin.bound_within());
+        assert!(longest.is_some_and(|longest| jiff::Timestamp::UNIX_EPOCH.checked_add(longest).is_ok()));
     }
 
     #[test]

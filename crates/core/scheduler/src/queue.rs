@@ -12,6 +12,12 @@ use crate::pod::{PodInfo, PodKey};
 /// However little changed, a pod is tried again after this long.
 const STALE_MAX: SignedDuration = SignedDuration::from_mins(5);
 
+/// So many seconds, but not so many that time would end.
+pub fn bounded(seconds: i64) -> SignedDuration {
+    const SECONDS_MAX: i64 = 10 * 365 * 24 * 3600;
+    SignedDuration::from_secs(seconds.min(SECONDS_MAX))
+}
+
 /// The plugins that rejected a pod.
 pub type Rejectors = BTreeSet<&'static str>;
 

@@ -151,9 +151,10 @@ pub fn requests(spec: &SpecText, status: &StatusText) -> Resources {
 /// container that asks for no CPU or memory. Where the pod asks as a whole, that is assumed only of what nothing in the
 /// pod asks for.
 pub fn assumed_use(spec: &SpecText, status: &StatusText) -> (i64, i64) {
-    let by_level = asks_as_a_whole(spec);
-    let missing = |name: &str| !by_level || !names(spec).any(|named| named == name);
-    let assumed = (missing("cpu"), missing("memory"));
+    let assumed = match asks_as_a_whole(spec) {
+        true => missing(spec, status),
+        false => (true, true),
+    };
     let running = in_containers(spec, |container, stays| effective(container, status, stays).or_assumed(assumed));
     let whole = whole(spec, status, running);
     (whole.cpu_milli, whole.memory)
@@ -268,11 +269,13 @@ fn asks_as_a_whole(spec: &SpecText) -> bool {
     spec.resources.requests.keys().any(counts)
 }
 
-/// The resources that anything in the pod asks for.
-fn names(spec: &SpecText) -> impl Iterator<Item = &str> {
-    let containers = spec.containers.iter().chain(&spec.init_containers);
-    let lists = containers.map(|container| &container.resources.requests);
-    lists.chain([&spec.resources.requests, &spec.overhead]).flat_map(|list| list.keys().map(String::as_str))
+/// Whether nothing in the pod names CPU, and whether nothing names memory.
+fn missing(spec: &SpecText, status: &StatusText) -> (bool, bool) {
+    let running = spec.containers.iter().map(|container| (container, true));
+    let first = spec.init_containers.iter().map(|container| (container, container.restart_policy == "Always"));
+    let held = running.chain(first).map(|(container, stays)| effective(container, status, stays));
+    let all = held.chain([&spec.resources.requests, &spec.overhead].map(Asked::new));
+    all.fold((true, true), |missing, asked| (missing.0 && !asked.names.0, missing.1 && !asked.names.1))
 }
 
 #[cfg(test)]
@@ -343,6 +346,14 @@ mod tests {
             "resources":{"requests":{"cpu":"3"}}}"#;
         let text: SpecText = serde_json::from_str(spec).unwrap();
         assert_eq!(assumed_use(&text, &StatusText::default()), (3000, 1 << 20), "nothing is assumed beside a request");
+    }
+
+    #[test]
+    fn what_a_resize_names_is_not_assumed_beside_it() {
+        let spec = r#"{"containers":[{"name":"a"},{"name":"b"}],"resources":{"requests":{"cpu":"1500m"}}}"#;
+        let status = r#"{"containerStatuses":[{"name":"a","resources":{},"allocatedResources":{"memory":"0"}}]}"#;
+        let (spec, status) = (serde_json::from_str(spec).unwrap(), serde_json::from_str(status).unwrap());
+        assert_eq!(assumed_use(&spec, &status), (1500, 0));
     }
 
     #[test]

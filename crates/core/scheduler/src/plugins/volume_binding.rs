@@ -12,6 +12,7 @@ use super::volume_restrictions::not_found;
 use crate::framework::{Change, Deed, Filter, Kind, Plugin, Point, PreFilter, Status};
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::PodInfo;
+use crate::queue::bounded;
 use crate::select::label;
 use crate::snapshot::Snapshot;
 use crate::storage::{CapacityFacts, ClaimFacts, ClaimKey, ClassFacts, Storage, VolumeFacts};
@@ -46,7 +47,7 @@ impl VolumeBinding {
         if args.shape.is_some() {
             return Err("shape: when StorageCapacityScoring is disabled".into());
         }
-        Ok(Arc::new(VolumeBinding { wait_max: SignedDuration::from_secs(args.bind_timeout_seconds) }))
+        Ok(Arc::new(VolumeBinding { wait_max: bounded(args.bind_timeout_seconds) }))
     }
 }
 

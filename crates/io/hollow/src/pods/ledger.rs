@@ -46,6 +46,8 @@ struct Pod {
     written: u64,
     listing: u32,
     failures: u32,
+    /// For when the wheel has it.
+    wakes_at: Option<Timestamp>,
     work: Work,
 }
 
@@ -127,6 +129,7 @@ impl Ledger {
                 written: 0,
                 listing: 0,
                 failures: 0,
+                wakes_at: None,
                 work: Work::None,
             },
         };
@@ -173,8 +176,11 @@ impl Ledger {
 
     pub fn pass_time(&mut self, now: Timestamp) {
         for uid in self.wheel.take_due(now) {
-            if let Some(pod) = self.pods.get_mut(&uid).filter(|pod| pod.work == Work::Failed) {
-                pod.work = Work::None;
+            if let Some(pod) = self.pods.get_mut(&uid) {
+                pod.wakes_at = pod.wakes_at.filter(|wake| *wake > now);
+                if pod.work == Work::Failed {
+                    pod.work = Work::None;
+                }
             }
             self.enqueue(uid);
         }
@@ -188,7 +194,12 @@ impl Ledger {
             match decide(&pod.known, self.fleet.job_seconds, now) {
                 Decision::Wait(wake) => {
                     match wake {
-                        Some(wake) => self.wheel.insert(wake, uid),
+                        // What is seen of a pod again and again must not fill the wheel.
+                        Some(wake) if pod.wakes_at == Some(wake) => {}
+                        Some(wake) => {
+                            pod.wakes_at = Some(wake);
+                            self.wheel.insert(wake, uid);
+                        }
                         None => pod.details = None,
                     }
                     continue;

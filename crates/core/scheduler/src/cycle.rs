@@ -50,7 +50,20 @@ pub fn enough(nodes: usize, percent: u32) -> usize {
 /// Looks for nodes that can take the pod: first at the one it is nominated to, then in turn until enough are found.
 pub fn find(pod: &PodInfo, class: &mut Class, cluster: &Snapshot, order: &[u32], search: Search) -> Found {
     class.begin();
-    at_nominated(pod, class, cluster).unwrap_or_else(|| find_anywhere(pod, class, cluster, order, search))
+    // The node where room was made is likely the only one; where it fits, nothing else is looked at.
+    let nominated = nominated(pod, cluster).map(|at| (at as u32, judge(pod, class, cluster, at)));
+    if let Some((at, None)) = nominated {
+        return Found { feasible: vec![at], rejected: Vec::new() };
+    }
+    let mut found = find_anywhere(pod, class, cluster, order, search);
+    // What stands against it counts, though the pod may name other nodes.
+    if let Some((at, Some(verdict))) = nominated
+        && found.feasible.is_empty()
+        && found.rejected.iter().all(|(other, _)| *other != at)
+    {
+        found.rejected.push((at, verdict));
+    }
+    found
 }
 
 /// Looks for nodes in turn until enough are found, in a round that has begun.
@@ -84,13 +97,9 @@ fn promised(pod: &PodInfo, cluster: &Snapshot) -> HashSet<u32> {
     nodes.filter_map(|node| Some(cluster.place(node)? as u32)).collect()
 }
 
-/// The node where room was made is likely the only one; where it fits, nothing else is looked at.
-fn at_nominated(pod: &PodInfo, class: &mut Class, cluster: &Snapshot) -> Option<Found> {
-    let at = cluster.place(cluster.nominations.node_of(&pod.key).or(Some(pod.nominated.as_str()))?)?;
-    if class.among().is_some_and(|(names, _)| !names.contains(&cluster.nodes()[at].name)) {
-        return None;
-    }
-    judge(pod, class, cluster, at).is_none().then(|| Found { feasible: vec![at as u32], rejected: Vec::new() })
+/// Where the pod is nominated to.
+fn nominated(pod: &PodInfo, cluster: &Snapshot) -> Option<usize> {
+    cluster.place(cluster.nominations.node_of(&pod.key).unwrap_or(&pod.nominated))
 }
 
 /// The verdict on a node. Where pods of no less importance are nominated to it, the pod has to fit with and without

@@ -187,7 +187,7 @@ impl Api {
                 Answer::Whole(201, success())
             }
             ("PATCH", ["status"]) => {
-                self.hear_refusal(pod, &request.json()["status"]);
+                self.hear_refusal(&known, &request.json()["status"]);
                 Answer::Whole(200, with_type(&known, "v1", "Pod"))
             }
             ("DELETE", []) => {
@@ -246,11 +246,14 @@ impl Api {
         Answer::Stream(pieces)
     }
 
-    fn hear_refusal(&self, pod: String, status: &Value) {
+    /// A patch tells of the nominated node only what changes.
+    fn hear_refusal(&self, known: &Value, status: &Value) {
         let conditions = status["conditions"].as_array().into_iter().flatten();
         let mut refusals = conditions.filter(|condition| condition["type"] == "PodScheduled");
         if let Some(refusal) = refusals.next() {
-            let nominated = status["nominatedNodeName"].as_str().filter(|node| !node.is_empty()).map(ToOwned::to_owned);
+            let nominated = status.get("nominatedNodeName").unwrap_or(&known["status"]["nominatedNodeName"]);
+            let nominated = nominated.as_str().filter(|node| !node.is_empty()).map(ToOwned::to_owned);
+            let pod = known["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             let message = refusal["message"].as_str().unwrap_or_default().to_owned();
             self.hear(Seen::Refused { pod, message, nominated });
         }

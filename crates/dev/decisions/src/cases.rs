@@ -75,6 +75,7 @@ impl Case {
             let place = Place { node: &names[dice.below(count)], order: at };
             placed.push(pods::pod(dice, &format!("{prefix}p{at}"), &names, Some(place)));
         }
+        pods::share_ports(&mut placed);
         let pod = pods::pod(dice, &format!("{prefix}pod"), &names, None);
         Case { number, prefix, nodes, placed, pod }
     }

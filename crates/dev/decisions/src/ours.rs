@@ -45,7 +45,9 @@ impl Ours {
             match effect {
                 Effect::Bind { node, .. } | Effect::Prepare { node, .. } => decision.bound = Some(node),
                 Effect::Failed { message, nominate, .. } => {
-                    (decision.message, decision.nominated) = (message, nominate.filter(|node| !node.is_empty()));
+                    let kept = case.pod["status"]["nominatedNodeName"].as_str().map(str::to_owned);
+                    decision.message = message;
+                    decision.nominated = nominate.or(kept).filter(|node| !node.is_empty());
                 }
                 Effect::Preempt { victims, .. } => {
                     decision.victims = victims.iter().map(|pod| pod.key.name.clone()).collect();

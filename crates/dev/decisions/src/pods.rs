@@ -1,5 +1,7 @@
 //! Pods made from dice: what they use, where they want to be, and with whom.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::dice::Dice;
@@ -43,10 +45,18 @@ pub fn pod(dice: &mut Dice, name: &str, nodes: &[String], place: Option<Place<'_
             if dice.chance(8) {
                 metadata["deletionTimestamp"] = "2026-01-02T00:00:00Z".into();
                 metadata["deletionGracePeriodSeconds"] = 30.into();
+                if dice.chance(50) {
+                    let reason =
+                        dice.pick(&["PreemptionByScheduler", "PreemptionByScheduler", "EvictionByEvictionAPI"]);
+                    status["conditions"] = json!([{"type": "DisruptionTarget", "status": "True", "reason": reason}]);
+                }
             }
         }
         None => {
             spec["priority"] = (*dice.pick(&[0, 0, 0, 100, 500, 2000])).into();
+            if dice.chance(10) {
+                status["nominatedNodeName"] = dice.pick(nodes).as_str().into();
+            }
             spec["preemptionPolicy"] = (*dice.pick(&["PreemptLowerPriority", "PreemptLowerPriority", "Never"])).into();
         }
     }
@@ -57,6 +67,16 @@ pub fn pod(dice: &mut Dice, name: &str, nodes: &[String], place: Option<Place<'_
 fn add_resize(dice: &mut Dice, status: &mut Value) {
     let uses = json!({"requests": requests(dice)});
     status["containerStatuses"] = json!([{"name": "c0", "resources": uses, "allocatedResources": requests(dice)}]);
+    if dice.chance(50) {
+        let uses = json!({"requests": requests(dice)});
+        status["initContainerStatuses"] =
+            json!([{"name": "i0", "resources": uses, "allocatedResources": requests(dice)}]);
+    }
+    if dice.chance(50) {
+        let whole = |dice: &mut Dice| json!({"cpu": dice.pick(&["1", "2", "6"])});
+        status["resources"] = json!({"requests": whole(dice)});
+        status["allocatedResources"] = whole(dice);
+    }
     if dice.chance(50) {
         let reason = *dice.pick(&["Infeasible", "Deferred"]);
         status["conditions"] = json!([{"type": "PodResizePending", "status": "True", "reason": reason}]);
@@ -92,6 +112,23 @@ fn container(dice: &mut Dice, name: &str) -> Value {
         container["ports"] = json!([held]);
     }
     container
+}
+
+/// Takes ports away from pods whose node has them taken: no node ever lets two pods hold one.
+pub fn share_ports(placed: &mut [Value]) {
+    let mut taken = BTreeSet::new();
+    for pod in placed {
+        let node = pod["spec"]["nodeName"].to_string();
+        for list in ["containers", "initContainers"] {
+            for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+                let held = &container["ports"][0];
+                let port = (node.clone(), held["hostPort"].to_string(), held["protocol"].to_string());
+                if !held.is_null() && !taken.insert(port) {
+                    container["ports"] = json!([]);
+                }
+            }
+        }
+    }
 }
 
 fn requests(dice: &mut Dice) -> Value {

@@ -241,6 +241,19 @@ fn gates_hold_a_pod_until_they_are_lifted() {
 }
 
 #[test]
+fn a_nominated_node_beside_those_a_pod_names_is_judged_too() {
+    let mut cluster = Cluster::of_nodes(["a", "b", "c"].map(|name| node(name, json!({}))));
+    let field = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a"]}]}]);
+    let named =
+        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": field}}});
+    let wanted = json!({"spec": {"affinity": named}, "status": {"nominatedNodeName": "b"}});
+    let message = cluster.schedule(sized("p", 9000, wanted)).unwrap_err();
+    let counted = "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match Pod's node affinity/selector, \
+                   1 node(s) didn't satisfy plugin(s) [NodeAffinity].";
+    assert!(message.starts_with(counted), "{message}");
+}
+
+#[test]
 fn amounts_beyond_all_bounds_break_nothing() {
     let huge = || {
         let container = |name: &str| json!({"name": name, "resources": {"requests": {"memory": "7Ei", "cpu": "8E"}}});

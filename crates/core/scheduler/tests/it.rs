@@ -22,3 +22,5 @@ mod same;
 mod scores;
 #[path = "it/storage.rs"]
 mod storage;
+#[path = "it/wakes.rs"]
+mod wakes;

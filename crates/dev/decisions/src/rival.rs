@@ -77,7 +77,7 @@ impl Rival {
         case.nodes.iter().for_each(|node| self.api.put("nodes", node));
         // What it knows of images is as old as its last look at a node: this makes it look at all when all are there.
         case.nodes_again().iter().for_each(|node| self.api.put("nodes", node));
-        self.wait_for_nodes(case)?;
+        self.wait_for_nodes(case).with_context(|| format!("case {}:\n{case}", case.number))?;
         case.placed.iter().for_each(|pod| self.api.put("pods", pod));
         self.api.put("pods", &case.pod);
         let decision = self.hear(case, victims).with_context(|| format!("case {}:\n{case}", case.number))?;

@@ -46,6 +46,10 @@ fn all_about(terms: &[PodTerm], pod: &PodInfo) -> bool {
     !terms.is_empty() && terms.iter().all(|term| may_match(term, pod))
 }
 
+fn any_about(terms: &[PodTerm], pod: &PodInfo) -> bool {
+    terms.iter().any(|term| may_match(term, pod))
+}
+
 /// Where a term chooses namespaces by label, it may be about a pod in any.
 fn may_match(term: &PodTerm, pod: &PodInfo) -> bool {
     let chosen = !term.namespace_selector.is_nothing();
@@ -62,25 +66,23 @@ fn after_pod(pod: &PodInfo, old: Option<&PodInfo>, new: Option<&PodInfo>) -> boo
         return false;
     }
     let (with, apart) = (&pod.terms.affinity, &pod.terms.anti_affinity);
+    // The first of a group is let in where none is left that it has to join.
+    let is_last = |old: &PodInfo| all_about(with, old) && all_about(with, pod);
     match (old, new) {
         (Some(old), Some(new)) => {
-            (!all_about(with, old) && all_about(with, new)) || (all_about(apart, old) && !all_about(apart, new))
+            all_about(with, old) != all_about(with, new)
+                || apart.iter().any(|term| may_match(term, old) && !may_match(term, new))
+                || (old.terms != new.terms && any_about(&old.terms.anti_affinity, pod))
         }
         (None, Some(new)) => all_about(with, new),
-        (Some(old), None) => all_about(apart, old) || all_about(&old.terms.anti_affinity, pod),
+        (Some(old), None) => any_about(apart, old) || any_about(&old.terms.anti_affinity, pod) || is_last(old),
         (None, None) => false,
     }
 }
 
-fn after_node(pod: &PodInfo, old: Option<&NodeFacts>, new: &NodeFacts) -> bool {
-    let Some(old) = old else {
-        let joins = pod.terms.affinity.iter().any(|term| new.label(&term.topology_key).is_some());
-        return joins || !pod.terms.anti_affinity.is_empty();
-    };
-    let moved = |term: &PodTerm| old.label(&term.topology_key) != new.label(&term.topology_key);
-    let joins = |term: &PodTerm| moved(term) && new.label(&term.topology_key).is_some();
-    let leaves = |term: &PodTerm| moved(term) && old.label(&term.topology_key).is_some();
-    pod.terms.affinity.iter().any(joins) || pod.terms.anti_affinity.iter().any(leaves)
+/// Others' terms may have kept the pod away, whose topologies are not known here: any label may be one.
+fn after_node(old: Option<&NodeFacts>, new: &NodeFacts) -> bool {
+    old.is_none_or(|old| old.labels != new.labels)
 }
 
 impl Plugin for InterPodAffinity {
@@ -113,8 +115,8 @@ impl Plugin for InterPodAffinity {
 
     fn hint(&self, pod: &PodInfo, change: &Change) -> bool {
         match change {
-            Change::NodeAdded(node) => after_node(pod, None, node),
-            Change::NodeUpdated { old, new } => after_node(pod, Some(old), new),
+            Change::NodeAdded(node) => after_node(None, node),
+            Change::NodeUpdated { old, new } => after_node(Some(old), new),
             Change::PodPlaced(new) => after_pod(pod, None, Some(new)),
             Change::PodUpdated { old, new } => after_pod(pod, Some(old), Some(new)),
             Change::PodGone(old) => after_pod(pod, Some(old), None),

@@ -25,7 +25,7 @@ struct World {
 }
 
 /// What pods of one kind ask for.
-fn template(dice: &mut Dice) -> Value {
+pub fn template(dice: &mut Dice) -> Value {
     let selector = json!({"matchLabels": {"app": format!("a{}", dice.roll(2))}});
     let key = ["zone", "kubernetes.io/hostname", "disk"][dice.roll(3) as usize];
     let mut term = json!({"labelSelector": selector, "topologyKey": key});

@@ -174,16 +174,19 @@ impl Ledger {
         self.wheel.next()
     }
 
-    pub fn pass_time(&mut self, now: Timestamp) {
-        for uid in self.wheel.take_due(now) {
-            if let Some(pod) = self.pods.get_mut(&uid) {
+    /// Tells how much was due.
+    pub fn pass_time(&mut self, now: Timestamp) -> usize {
+        let due = self.wheel.take_due(now);
+        for uid in &due {
+            if let Some(pod) = self.pods.get_mut(uid) {
                 pod.wakes_at = pod.wakes_at.filter(|wake| *wake > now);
                 if pod.work == Work::Failed {
                     pod.work = Work::None;
                 }
             }
-            self.enqueue(uid);
+            self.enqueue(*uid);
         }
+        due.len()
     }
 
     /// The next write, if any pod has one. Its outcome must be told.

@@ -319,7 +319,7 @@ impl Scheduler {
                 rejected.insert(at as u32, class.number(EXTENDER, status.clone()));
             }
         }
-        Found { feasible: Vec::new(), rejected: rejected.into_iter().collect() }
+        Found { rejected: rejected.into_iter().collect(), ..Found::default() }
     }
 
     /// Lets a pod that was refused go on by a change that came while it was asked about.

@@ -27,6 +27,8 @@ pub struct Search {
 pub struct Found {
     pub feasible: Vec<u32>,
     pub rejected: Vec<(u32, Verdict)>,
+    /// The plugin that rejected the node that the pod is nominated to.
+    pub against_nominated: Option<&'static str>,
 }
 
 impl Found {
@@ -53,15 +55,17 @@ pub fn find(pod: &PodInfo, class: &mut Class, cluster: &Snapshot, order: &[u32],
     // The node where room was made is likely the only one; where it fits, nothing else is looked at.
     let nominated = nominated(pod, cluster).map(|at| (at as u32, judge(pod, class, cluster, at)));
     if let Some((at, None)) = nominated {
-        return Found { feasible: vec![at], rejected: Vec::new() };
+        return Found { feasible: vec![at], ..Found::default() };
     }
     let mut found = find_anywhere(pod, class, cluster, order, search);
     // What stands against it counts, though the pod may name other nodes.
     if let Some((at, Some(verdict))) = nominated
         && found.feasible.is_empty()
-        && found.rejected.iter().all(|(other, _)| *other != at)
     {
-        found.rejected.push((at, verdict));
+        found.against_nominated = Some(class.status(verdict).0);
+        if found.rejected.iter().all(|(other, _)| *other != at) {
+            found.rejected.push((at, verdict));
+        }
     }
     found
 }

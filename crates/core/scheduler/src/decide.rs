@@ -1,6 +1,6 @@
 //! A decision about one pod: find a node and set it aside, or say why there is none and make room where that helps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -243,6 +243,9 @@ impl Refused {
         }
         if let Some((_, by)) = class.among() {
             let absent = nodes - found.rejected.len();
+            // Kube-scheduler names here whoever it has heard by now.
+            let by: BTreeSet<&str> = by.iter().copied().chain(found.against_nominated).collect();
+            let by: Vec<&str> = by.into_iter().collect();
             reasons.count(format!("node(s) didn't satisfy plugin(s) [{}]", by.join(" ")), absent);
         }
         Refused { message: reasons.over(nodes), by: rejectors(class, found) }

@@ -20,7 +20,7 @@ use crate::decision::Decision;
 
 const START_MAX: Duration = Duration::from_secs(60);
 /// The longest that one decision may take; a pod that is tried again after a back-off is in it.
-const DECISION_MAX: Duration = Duration::from_secs(20);
+const DECISION_MAX: Duration = Duration::from_secs(60);
 /// How long the first probe is waited for, and the longest that a later one is.
 const PROBE_WAIT: Duration = Duration::from_millis(10);
 const PROBE_WAIT_MAX: Duration = Duration::from_secs(1);

@@ -247,10 +247,13 @@ fn a_nominated_node_beside_those_a_pod_names_is_judged_too() {
     let named =
         json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": field}}});
     let wanted = json!({"spec": {"affinity": named}, "status": {"nominatedNodeName": "b"}});
-    let message = cluster.schedule(sized("p", 9000, wanted)).unwrap_err();
+    let message = cluster.schedule(sized("p", 9000, wanted.clone())).unwrap_err();
     let counted = "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match Pod's node affinity/selector, \
                    1 node(s) didn't satisfy plugin(s) [NodeAffinity].";
     assert!(message.starts_with(counted), "{message}");
+    cluster.set("nodes", node("b", json!({"spec": {"unschedulable": true}})));
+    let message = cluster.schedule(sized("q", 9000, wanted)).unwrap_err();
+    assert!(message.contains("didn't satisfy plugin(s) [NodeAffinity NodeUnschedulable]"), "{message}");
 }
 
 #[test]

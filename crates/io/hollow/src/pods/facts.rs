@@ -7,6 +7,9 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+/// Longer is as good as for ever.
+const DURATION_MAX: SignedDuration = SignedDuration::from_hours(100 * 365 * 24);
+
 /// A pod as the API shows it. Also read from a bookmark's object, which has nothing but a version.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -196,7 +199,8 @@ impl Orders {
 /// `3s`, `1m30s`, `250ms`; a bare number counts seconds.
 fn duration(text: &str) -> Option<SignedDuration> {
     let plain = text.parse::<u32>().ok().map(|seconds| SignedDuration::from_secs(seconds.into()));
-    plain.or_else(|| text.parse().ok()).filter(|duration| !duration.is_negative())
+    let duration: SignedDuration = plain.or_else(|| text.parse().ok())?;
+    (!duration.is_negative()).then_some(duration.min(DURATION_MAX))
 }
 
 #[cfg(test)]
@@ -219,6 +223,7 @@ mod tests {
     #[test]
     fn durations_may_be_bare_seconds_and_never_negative() {
         let millis = |text| duration(text).map(|duration| duration.as_millis());
+        assert_eq!(duration("999999999999999s"), Some(DURATION_MAX), "a moment that far away still has a date");
         let read = ["5", "3s", "0", "-1s", "soon", ""].map(millis);
         assert_eq!(read, [Some(5000), Some(3000), Some(0), None, None, None]);
     }

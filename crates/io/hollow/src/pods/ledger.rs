@@ -46,6 +46,8 @@ struct Pod {
     written: u64,
     listing: u32,
     failures: u32,
+    /// For when the wheel has it.
+    wakes_at: Option<Timestamp>,
     work: Work,
 }
 
@@ -127,6 +129,7 @@ impl Ledger {
                 written: 0,
                 listing: 0,
                 failures: 0,
+                wakes_at: None,
                 work: Work::None,
             },
         };
@@ -171,13 +174,19 @@ impl Ledger {
         self.wheel.next()
     }
 
-    pub fn pass_time(&mut self, now: Timestamp) {
-        for uid in self.wheel.take_due(now) {
-            if let Some(pod) = self.pods.get_mut(&uid).filter(|pod| pod.work == Work::Failed) {
-                pod.work = Work::None;
+    /// Tells how much was due.
+    pub fn pass_time(&mut self, now: Timestamp) -> usize {
+        let due = self.wheel.take_due(now);
+        for uid in &due {
+            if let Some(pod) = self.pods.get_mut(uid) {
+                pod.wakes_at = pod.wakes_at.filter(|wake| *wake > now);
+                if pod.work == Work::Failed {
+                    pod.work = Work::None;
+                }
             }
-            self.enqueue(uid);
+            self.enqueue(*uid);
         }
+        due.len()
     }
 
     /// The next write, if any pod has one. Its outcome must be told.
@@ -188,7 +197,12 @@ impl Ledger {
             match decide(&pod.known, self.fleet.job_seconds, now) {
                 Decision::Wait(wake) => {
                     match wake {
-                        Some(wake) => self.wheel.insert(wake, uid),
+                        // What is seen of a pod again and again must not fill the wheel.
+                        Some(wake) if pod.wakes_at == Some(wake) => {}
+                        Some(wake) => {
+                            pod.wakes_at = Some(wake);
+                            self.wheel.insert(wake, uid);
+                        }
                         None => pod.details = None,
                     }
                     continue;

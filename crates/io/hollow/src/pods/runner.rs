@@ -67,7 +67,9 @@ impl Runner {
                     self.take(&mut seen);
                 }
                 Some((uid, outcome)) = writes.next() => self.ledger.wrote(uid, outcome, self.clock.now()),
-                () = due(&self.clock, self.ledger.next_due()) => self.ledger.pass_time(self.clock.now()),
+                () = due(&self.clock, self.ledger.next_due()) => {
+                    self.ledger.pass_time(self.clock.now());
+                }
             }
         }
     }

@@ -282,6 +282,22 @@ fn a_failed_write_is_tried_again_and_later_each_time() {
 }
 
 #[test]
+fn a_pod_that_is_seen_again_and_again_wakes_the_loop_once() {
+    let mut ledger = ledger();
+    let mut pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}));
+    pod["metadata"]["annotations"]["coracle.dev/run-for"] = json!("1h");
+    see(&mut ledger, &pod, at(0));
+    let status = write(&mut ledger, at(0)).unwrap();
+    let pod = patched(&pod, &status, 6);
+    for second in 1..100 {
+        see(&mut ledger, &pod, at(second));
+        assert_eq!(write(&mut ledger, at(second)), None);
+    }
+    assert_eq!(ledger.pass_time(at(3600)), 1);
+    assert_eq!(write(&mut ledger, at(3600)).unwrap()["phase"], "Succeeded");
+}
+
+#[test]
 fn what_a_list_does_not_show_has_gone() {
     let pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "c", "image": "i"}]}));
     let mut ledger = ledger();

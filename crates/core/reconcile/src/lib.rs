@@ -11,4 +11,4 @@ pub use controller::{Answer, Controller, Key, Outcome, Watch, WatchAll};
 pub use plan::{Ask, EventKind, EventNote, Plan, Propagation, SigningOrder, Write};
 pub use pod::PodFacts;
 pub use table::ObjectTable;
-pub use view::{Change, Index, Known, Sink, View, ViewExt, is_adopted};
+pub use view::{Change, Index, Informed, Known, Sink, Surroundings, View, ViewExt, is_adopted};

@@ -2,6 +2,7 @@
 //! cache is a view, and so is a cache fed over HTTPS.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_meta::{GroupVersionKind, Object, Resource};
 use k8s_openapi::Resource as TypedResource;
@@ -72,6 +73,63 @@ pub trait View: Send + Sync {
     /// Whether the first list of the resource is in.
     fn is_synced(&self, resource: &Resource) -> bool {
         self.revision(resource) > 0
+    }
+
+    /// Time since some start, by a clock that nobody sets: what a controller saw itself is timed by it, since the time
+    /// of day may jump. Only the views that the driver hands to controllers have one.
+    fn steady(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// What is around a cache and not in it.
+pub trait Surroundings: Send + Sync {
+    fn known(&self) -> Arc<[Known]>;
+
+    fn steady(&self) -> Duration;
+}
+
+/// A cache and its surroundings: the view that controllers see.
+pub struct Informed<S> {
+    pub view: Arc<dyn View>,
+    pub around: S,
+}
+
+impl<S: Surroundings> View for Informed<S> {
+    fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.view.get(resource, namespace, name)
+    }
+
+    fn list(&self, resource: &Resource, namespace: Option<&str>) -> Vec<Arc<Object>> {
+        self.view.list(resource, namespace)
+    }
+
+    fn holds(&self, resource: &Resource, namespace: &str) -> bool {
+        self.view.holds(resource, namespace)
+    }
+
+    fn by_index(&self, resource: &Resource, index: Index, value: &str) -> Vec<Arc<Object>> {
+        self.view.by_index(resource, index, value)
+    }
+
+    fn revision(&self, resource: &Resource) -> u64 {
+        self.view.revision(resource)
+    }
+
+    fn subscribe(&self, resource: &Resource, sink: Sink) {
+        self.view.subscribe(resource, sink);
+    }
+
+    fn known(&self) -> Arc<[Known]> {
+        self.around.known()
+    }
+
+    fn is_synced(&self, resource: &Resource) -> bool {
+        self.view.is_synced(resource)
+    }
+
+    fn steady(&self) -> Duration {
+        self.around.steady()
     }
 }
 

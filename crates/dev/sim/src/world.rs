@@ -16,7 +16,7 @@ use coracle_controld::{Clients, Driver};
 use coracle_controllers::Settings;
 use coracle_meta::{Object, Resource};
 use coracle_reconcile::controller::COMPONENT_IDENTITY;
-use coracle_reconcile::{Change, Controller, Index, Known, Outcome, Sink, View};
+use coracle_reconcile::{Change, Controller, Informed, Known, Outcome, Sink, Surroundings, View};
 use coracle_rt::{Clock, Dice, Scope};
 use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
@@ -288,7 +288,7 @@ impl World {
 
     /// A plan applied gives the empty plan: of every controller, about every key that it was ever asked about.
     fn assert_done(&self) {
-        let view = Knowing { view: self.server.view(), known: self.known.clone() };
+        let view = Informed { view: self.server.view(), around: Offered(self.known.clone()) };
         let asked = self.asked.lock().clone();
         for controller in self.controllers() {
             // Controllers with a memory get what they would remember: a first look.
@@ -355,34 +355,15 @@ fn start_controllers(world: &Arc<World>, scope: &Scope) {
     driver.start_on(controllers.collect());
 }
 
-/// The server's cache with what discovery offers, as the driver would show it.
-struct Knowing {
-    view: Arc<dyn View>,
-    known: Arc<[Known]>,
-}
+/// What the driver would show beside the server's cache.
+struct Offered(Arc<[Known]>);
 
-impl View for Knowing {
-    fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Arc<Object>> {
-        self.view.get(resource, namespace, name)
-    }
-
-    fn list(&self, resource: &Resource, namespace: Option<&str>) -> Vec<Arc<Object>> {
-        self.view.list(resource, namespace)
-    }
-
-    fn by_index(&self, resource: &Resource, index: Index, value: &str) -> Vec<Arc<Object>> {
-        self.view.by_index(resource, index, value)
-    }
-
-    fn revision(&self, resource: &Resource) -> u64 {
-        self.view.revision(resource)
-    }
-
-    fn subscribe(&self, resource: &Resource, sink: Sink) {
-        self.view.subscribe(resource, sink);
-    }
-
+impl Surroundings for Offered {
     fn known(&self) -> Arc<[Known]> {
-        self.known.clone()
+        self.0.clone()
+    }
+
+    fn steady(&self) -> Duration {
+        Duration::ZERO
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_meta::{GroupVersionKind, Object, Resource};
 use coracle_reconcile::{Controller, Index, Key, Known, ObjectTable, Outcome, Plan, Sink, View, Write};
@@ -20,6 +21,7 @@ const PLANS_MAX: usize = 30;
 pub struct FakeView {
     state: Mutex<State>,
     known: Mutex<Vec<Known>>,
+    steady: Mutex<Duration>,
 }
 
 #[derive(Default)]
@@ -41,6 +43,12 @@ impl FakeView {
 
     pub fn knowing(self, resource: Resource, kind: GroupVersionKind, namespaced: bool) -> FakeView {
         self.known.lock().push(Known { resource, kind, namespaced });
+        self
+    }
+
+    /// Sets the clock that nobody sets.
+    pub fn at(&self, steady: Duration) -> &FakeView {
+        *self.steady.lock() = steady;
         self
     }
 
@@ -177,6 +185,10 @@ impl View for FakeView {
 
     fn known(&self) -> Arc<[Known]> {
         self.known.lock().clone().into()
+    }
+
+    fn steady(&self) -> Duration {
+        *self.steady.lock()
     }
 }
 

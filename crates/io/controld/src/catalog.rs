@@ -1,11 +1,13 @@
-//! What discovery offers, kept up to date, and the view that controllers see: the cache with that knowledge added.
+//! What discovery offers, kept up to date, and what else controllers see beside the cache.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_client::{Client, ClientError, ResourceRef};
-use coracle_meta::{Object, Resource};
-use coracle_reconcile::{Index, Known, Sink, View};
+use coracle_meta::Resource;
+use coracle_reconcile::{Known, Surroundings};
 use parking_lot::RwLock;
+use tokio::time::Instant;
 
 /// The resources on offer.
 #[derive(Default)]
@@ -41,42 +43,18 @@ impl Catalog {
     }
 }
 
-/// A cache that also knows what discovery offers.
-pub struct Informed {
-    pub view: Arc<dyn View>,
+/// What controllers see beside a cache.
+pub struct Around {
     pub catalog: Arc<Catalog>,
+    pub started: Instant,
 }
 
-impl View for Informed {
-    fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Arc<Object>> {
-        self.view.get(resource, namespace, name)
-    }
-
-    fn list(&self, resource: &Resource, namespace: Option<&str>) -> Vec<Arc<Object>> {
-        self.view.list(resource, namespace)
-    }
-
-    fn holds(&self, resource: &Resource, namespace: &str) -> bool {
-        self.view.holds(resource, namespace)
-    }
-
-    fn by_index(&self, resource: &Resource, index: Index, value: &str) -> Vec<Arc<Object>> {
-        self.view.by_index(resource, index, value)
-    }
-
-    fn revision(&self, resource: &Resource) -> u64 {
-        self.view.revision(resource)
-    }
-
-    fn subscribe(&self, resource: &Resource, sink: Sink) {
-        self.view.subscribe(resource, sink);
-    }
-
+impl Surroundings for Around {
     fn known(&self) -> Arc<[Known]> {
         self.catalog.known()
     }
 
-    fn is_synced(&self, resource: &Resource) -> bool {
-        self.view.is_synced(resource)
+    fn steady(&self) -> Duration {
+        self.started.elapsed()
     }
 }

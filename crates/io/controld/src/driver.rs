@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use coracle_client::Client;
 use coracle_meta::Resource;
-use coracle_reconcile::{Change, Controller, Key, Outcome, Plan, View, Watch, WatchAll};
+use coracle_reconcile::{Change, Controller, Informed, Key, Outcome, Plan, View, Watch, WatchAll};
 use coracle_rt::{Clock, Scope};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::catalog::{Catalog, Informed};
+use crate::catalog::{Around, Catalog};
 use crate::execute::{Done, Means, Signer, Written, execute};
 use crate::metrics::Metrics;
 use crate::queue::Queue;
@@ -60,7 +60,7 @@ impl Driver {
     pub fn start_on(self, controllers: Vec<(Box<dyn Controller>, Arc<dyn View>)>) {
         let (records, inbox) = mpsc::channel(RECORDS_MAX);
         self.scope.spawn_until_cancelled("events", record_all(inbox, self.clock.clone()));
-        let catalog = Arc::new(Catalog::default());
+        let (catalog, started) = (Arc::new(Catalog::default()), Instant::now());
         let mut everything = Vec::new();
         for (controller, view) in controllers {
             let (sender, changes) = mpsc::unbounded_channel();
@@ -69,7 +69,7 @@ impl Driver {
             }
             let means = Means {
                 client: (self.clients)(controller.identity()),
-                view: Arc::new(Informed { view, catalog: catalog.clone() }),
+                view: Arc::new(Informed { view, around: Around { catalog: catalog.clone(), started } }),
                 signer: self.signer.clone(),
                 updates: Arc::default(),
             };

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use coracle_client::verbs::Preconditions;
 use coracle_client::{Client, ClientError, DeleteOptions, ListOptions, Listed, Made, ObjectPath, Patch, WriteOptions};
 use coracle_meta::{Resource, Status};
-use coracle_reconcile::{Answer, Ask, Outcome, Plan, Propagation, SigningOrder, View, Write};
+use coracle_reconcile::{Answer, Ask, Informed, Outcome, Plan, Propagation, SigningOrder, View, Write};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::catalog::{Catalog, Informed};
+use crate::catalog::{Around, Catalog};
 
 /// Writes of one run that are under way together at most, so that others' find seats too; runs start with one and
 /// double, as upstream's do, so that a quota that is used up costs one refusal and not a thousand.
@@ -43,7 +43,7 @@ pub trait Signer: Send + Sync {
 #[derive(Clone)]
 pub struct Means {
     pub client: Client,
-    pub view: Arc<Informed>,
+    pub view: Arc<Informed<Around>>,
     pub signer: Option<Arc<dyn Signer>>,
     /// Resources, with their subresource, that the client may update and not patch.
     pub updates: Arc<Mutex<BTreeSet<(Resource, String)>>>,
@@ -103,7 +103,7 @@ fn run_length(writes: &[Write]) -> usize {
 }
 
 async fn send(means: &Means, write: &Write) -> Result<Written, ClientError> {
-    let (client, catalog) = (&means.client, means.view.catalog.as_ref());
+    let (client, catalog) = (&means.client, means.view.around.catalog.as_ref());
     let options = WriteOptions::default();
     let (resource, namespace, name, made): (_, _, _, Made) = match write {
         Write::Create { resource, namespace, object } => {
@@ -175,7 +175,7 @@ async fn update(means: &Means, path: &ObjectPath, patch: &Value) -> Option<Resul
     let object = match path.subresource.as_ref() {
         // Another object than the one whose scale it is.
         "scale" => means.client.get(path).await,
-        _ => Ok(seen(&means.view, path)?),
+        _ => Ok(seen(means.view.as_ref(), path)?),
     };
     let mut object = match object {
         Ok(object) => object,
@@ -192,7 +192,7 @@ async fn update(means: &Means, path: &ObjectPath, patch: &Value) -> Option<Resul
 }
 
 /// The object with its resource version: controllers may list and watch what they may not get.
-fn seen(view: &Informed, path: &ObjectPath) -> Option<Value> {
+fn seen(view: &dyn View, path: &ObjectPath) -> Option<Value> {
     let found = view.get(&path.resource.resource, &path.namespace, &path.name)?;
     serde_json::from_slice(&found.json()).ok()
 }
@@ -275,7 +275,7 @@ fn guarded(patch: &Value, uid: &str, resource_version: Option<&str>) -> Value {
 }
 
 async fn answer(means: &Means, ask: &Ask) -> Answer {
-    let (client, catalog) = (&means.client, means.view.catalog.as_ref());
+    let (client, catalog) = (&means.client, means.view.around.catalog.as_ref());
     let answered = match ask {
         Ask::Read { resource, namespace, name } => read(client, catalog, resource, namespace, name).await,
         Ask::Scale { resource, namespace, name } => {

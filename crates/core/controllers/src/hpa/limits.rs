@@ -1,7 +1,9 @@
 //! How far and how fast replicas may change: recommendations of late are weighed, policies bound the change within
 //! their periods. Source: Kubernetes `pkg/controller/podautoscaler/horizontal.go`.
 
-use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
+use jiff::SignedDuration;
 use serde_json::Value;
 
 /// How long a lower recommendation waits for a higher one where nothing else is said.
@@ -9,18 +11,25 @@ const DOWN_WINDOW_SECONDS: i64 = 300;
 /// Recommendations and scalings remembered.
 const REMEMBERED_MAX: usize = 1000;
 
+/// Since some start, by a clock that nobody sets; before it where a window reaches back that far.
+type Instant = SignedDuration;
+
+pub fn instant(steady: Duration) -> Instant {
+    SignedDuration::try_from(steady).unwrap_or(SignedDuration::MAX)
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    recommendations: Vec<(Timestamp, i64)>,
+    recommendations: Vec<(Instant, i64)>,
     /// By how much, and when.
-    scalings: Vec<(Timestamp, i64)>,
+    scalings: Vec<(Instant, i64)>,
 }
 
 pub struct Bounds {
     pub current: i64,
     pub least: i64,
     pub most: i64,
-    pub now: Timestamp,
+    pub now: Instant,
 }
 
 pub struct Normal {
@@ -42,17 +51,21 @@ const TOO_FEW: (&str, &str) = ("TooFewReplicas", "the desired replica count is l
 impl History {
     /// Before anything was recommended, what there is counts as recommended: a controller that starts anew shrinks
     /// nothing at once.
-    pub fn begin(&mut self, current: i64, now: Timestamp) {
+    pub fn begin(&mut self, current: i64, now: Duration) {
         if self.recommendations.is_empty() {
-            self.recommendations.push((now, current));
+            self.recommendations.push((instant(now), current));
         }
     }
 
-    pub fn scaled(&mut self, from: i64, to: i64, now: Timestamp) {
+    pub fn scaled(&mut self, from: i64, to: i64, now: Duration) {
         if self.scalings.len() >= REMEMBERED_MAX {
             self.scalings.remove(0);
         }
-        self.scalings.push((now, to - from));
+        self.scalings.push((instant(now), to - from));
+    }
+
+    pub fn forget_last_scaling(&mut self) {
+        self.scalings.pop();
     }
 
     pub fn normalize(&mut self, behavior: &Value, bounds: &Bounds, wanted: i64) -> Normal {
@@ -80,7 +93,7 @@ impl History {
         let (up, down) = (window("scaleUp", 0), window("scaleDown", DOWN_WINDOW_SECONDS));
         let oldest = up.min(down);
         self.recommendations.retain(|(at, _)| *at > oldest);
-        let within = |from: Timestamp| self.recommendations.iter().filter(move |(at, _)| *at > from);
+        let within = |from: Instant| self.recommendations.iter().filter(move |(at, _)| *at > from);
         let lowest = within(up).map(|(_, count)| *count).min().map_or(wanted, |lowest| lowest.min(wanted));
         let highest = within(down).map(|(_, count)| *count).max().map_or(wanted, |highest| highest.max(wanted));
         if self.recommendations.len() >= REMEMBERED_MAX {
@@ -158,8 +171,7 @@ mod tests {
     use serde_json::json;
 
     fn bounds(current: i64, seconds: i64) -> Bounds {
-        let now = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
-        Bounds { current, least: 1, most: 100, now }
+        Bounds { current, least: 1, most: 100, now: SignedDuration::from_secs(seconds) }
     }
 
     #[test]
@@ -176,7 +188,7 @@ mod tests {
     #[test]
     fn what_there_is_counts_as_recommended_at_first() {
         let mut history = History::default();
-        history.begin(6, bounds(6, 0).now);
+        history.begin(6, Duration::ZERO);
         assert_eq!(history.normalize(&Value::Null, &bounds(6, 60), 2).able.0, "ScaleDownStabilized");
         let now = json!({"scaleDown": {"stabilizationWindowSeconds": 0, "policies": []}});
         assert_eq!(history.normalize(&now, &bounds(6, 61), 2).replicas, 2);
@@ -196,7 +208,7 @@ mod tests {
             assert_eq!(found.replicas, expected, "{select} {current} {wanted}");
         }
         let mut history = History::default();
-        history.scaled(10, 14, bounds(0, 0).now);
+        history.scaled(10, 14, Duration::ZERO);
         let behavior = json!({"scaleUp": rules("Max"), "scaleDown": rules("Max")});
         assert_eq!(history.normalize(&behavior, &bounds(14, 30), 50).replicas, 14);
         assert_eq!(history.normalize(&behavior, &bounds(14, 61), 50).replicas, 18);

@@ -41,8 +41,18 @@ struct Memory {
     history: History,
     /// Which pods it scales, as text: no two may scale the same.
     selector: String,
-    /// When, and for which generation, replicas were last decided.
-    decided: Option<(Timestamp, i64)>,
+    /// When, by the clock that nobody sets, and for which generation replicas were last decided.
+    decided: Option<(Duration, i64)>,
+    attempt: Attempt,
+}
+
+/// A new size as it was last asked for, to be told of when it is refused.
+#[derive(Clone, Default)]
+struct Attempt {
+    desired: i64,
+    reason: String,
+    /// The status that stands when nothing was resized.
+    status: Value,
 }
 
 impl Controller for HorizontalPodAutoscaler {
@@ -70,17 +80,21 @@ impl Controller for HorizontalPodAutoscaler {
         };
         let others = rivals(&memories, key);
         let memory = memories.entry(key.clone()).or_default();
-        // Its own writes wake it, and decide nothing anew before the time.
-        if let Some((at, generation)) = memory.decided
-            && last.asked.is_empty()
-            && generation == scaler.meta().generation
-            && now < at + self.period
-        {
-            return Plan::wake(Duration::try_from((at + self.period).duration_since(now)).unwrap_or_default());
-        }
+        let (decided, steady) = (memory.decided, view.steady());
         let status = status_of(&scaler);
-        let mut decision = Decision { status, scaler, last, now, memory, others, plan: Plan::default() };
-        decision.decide(view);
+        let mut decision = Decision { status, scaler, last, now, steady, memory, others, plan: Plan::default() };
+        if decision.last.error.is_some() {
+            decision.tell_refusal();
+        } else if let Some((at, generation)) = decided
+            && last.asked.is_empty()
+            && generation == decision.scaler.meta().generation
+            && steady < at + self.period
+        {
+            // Its own writes wake it, and decide nothing anew before the time.
+            return Plan::wake(at + self.period - steady);
+        } else {
+            decision.decide(view);
+        }
         let mut plan = decision.plan;
         if plan.asks.is_empty() {
             plan.wake_by(self.period);
@@ -100,6 +114,7 @@ struct Decision<'a> {
     status: Value,
     last: &'a Outcome,
     now: Timestamp,
+    steady: Duration,
     memory: &'a mut Memory,
     others: Vec<(String, String)>,
     plan: Plan,
@@ -115,6 +130,9 @@ struct Target {
 
 impl Decision<'_> {
     fn decide(&mut self, view: &dyn View) {
+        if view.known().is_empty() && self.last.answer(&Ask::Discovery).is_none() {
+            return self.plan.asks = vec![Ask::Discovery];
+        }
         let asks = self.questions(view);
         let Some((scale, others)) = asks.split_first() else {
             let target = self.scaler.at("/spec/scaleTargetRef").clone();
@@ -125,10 +143,6 @@ impl Decision<'_> {
             );
             return self.no_scale(&why);
         };
-        let is_status = |write: &Write| matches!(write, Write::Patch { subresource: Some("status"), .. });
-        if let Some(error) = self.last.refusal(is_status) {
-            self.plan.events.push(self.scaler.note(EventKind::Warning, "FailedUpdateStatus", error.message.clone()));
-        }
         let target = match self.last.answer(scale) {
             None => return self.plan.asks = vec![scale.clone()],
             Some(Answer::Object(Some(found))) => target(scale, found),
@@ -143,7 +157,7 @@ impl Decision<'_> {
                 std::iter::once(scale.clone()).chain(others.iter().map(|ask| with_selector(ask, &target))).collect();
             return;
         }
-        self.memory.decided = Some((self.now, self.scaler.meta().generation));
+        self.memory.decided = Some((self.steady, self.scaler.meta().generation));
         self.condition(
             "AbleToScale",
             "True",
@@ -169,7 +183,7 @@ impl Decision<'_> {
     }
 
     fn no_scale(&mut self, why: &str) {
-        self.memory.decided = Some((self.now, self.scaler.meta().generation));
+        self.memory.decided = Some((self.steady, self.scaler.meta().generation));
         let message = format!("the HPA controller was unable to get the target's current scale: {why}");
         self.condition("AbleToScale", "False", "FailedGetScale", &message);
         self.plan.events.push(self.scaler.note(EventKind::Warning, "FailedGetScale", why));
@@ -192,10 +206,11 @@ impl Decision<'_> {
 
     fn scale(&mut self, view: &dyn View, target: &Target) {
         let current = target.replicas;
-        self.memory.history.begin(current, self.now);
+        self.memory.history.begin(current, self.steady);
         // What is told of metrics is told anew.
         self.status["currentMetrics"] = Value::Null;
-        let (desired, reason) = if current == 0 && self.least() != 0 {
+        // From nothing only what tells no pods apart could scale, which is off by default.
+        let (desired, reason) = if current == 0 {
             let why = "scaling is disabled since the replica count of the target is zero";
             self.condition("ScalingActive", "False", "ScalingDisabled", why);
             (0, String::new())
@@ -213,10 +228,10 @@ impl Decision<'_> {
             }
         };
         self.status["currentReplicas"] = json!(current);
-        self.status["desiredReplicas"] = json!(desired);
         if desired != current {
-            self.resize(target, desired, &reason);
+            self.resize(target, desired, reason);
         }
+        self.status["desiredReplicas"] = json!(desired);
         self.write_status();
     }
 
@@ -256,7 +271,8 @@ impl Decision<'_> {
         for failure in &failures {
             self.plan.events.push(self.scaler.note(EventKind::Warning, failure.reason, failure.why.clone()));
         }
-        let best = proposals.into_iter().max_by_key(|proposal| proposal.replicas);
+        // Of equals the first.
+        let best = proposals.into_iter().rev().max_by_key(|proposal| proposal.replicas);
         let count = self.scaler.list("/spec/metrics").len();
         // With a metric unknown, nothing is scaled down.
         let certain = best.filter(|best| failures.is_empty() || best.replicas >= target.replicas);
@@ -323,7 +339,8 @@ impl Decision<'_> {
     }
 
     fn normalize(&mut self, current: i64, wanted: i64) -> i64 {
-        let bounds = limits::Bounds { current, least: self.least(), most: self.most(), now: self.now };
+        let bounds =
+            limits::Bounds { current, least: self.least(), most: self.most(), now: limits::instant(self.steady) };
         let behavior = self.scaler.at("/spec/behavior").clone();
         let found = self.memory.history.normalize(&behavior, &bounds, wanted);
         let (reason, message) = found.able;
@@ -333,12 +350,7 @@ impl Decision<'_> {
         found.replicas
     }
 
-    fn resize(&mut self, target: &Target, desired: i64, reason: &str) {
-        let is_scale = |write: &Write| matches!(write, Write::Patch { subresource: Some("scale"), .. });
-        if let Some(error) = self.last.refusal(is_scale) {
-            let message = format!("New size: {desired}; reason: {reason}; error: {}", error.message);
-            self.plan.events.push(self.scaler.note(EventKind::Warning, "FailedRescale", message));
-        }
+    fn resize(&mut self, target: &Target, desired: i64, reason: String) {
         let name = self.scaler.text("/spec/scaleTargetRef/name").to_owned();
         let mut note =
             self.scaler.note(EventKind::Normal, "SuccessfulRescale", format!("New size: {desired}; reason: {reason}"));
@@ -353,10 +365,30 @@ impl Decision<'_> {
             resource_version: None,
             patch: json!({"spec": {"replicas": desired}}),
         });
-        self.memory.history.scaled(target.replicas, desired, self.now);
+        self.memory.attempt = Attempt { desired, reason, status: self.status.clone() };
+        self.memory.history.scaled(target.replicas, desired, self.steady);
         let message = format!("the HPA controller was able to update the target scale to {desired}");
         self.condition("AbleToScale", "True", "SucceededRescale", &message);
         self.status["lastScaleTime"] = json!(rfc3339(self.now));
+    }
+
+    /// The last plan's size, or its status, was refused: that is told, and tried again at the next look.
+    fn tell_refusal(&mut self) {
+        let Some(error) = &self.last.error else { return };
+        let why = error.message.clone();
+        let of = |wanted: &'static str| matches!(&self.last.refused, Some(Write::Patch { subresource: Some(name), .. }) if *name == wanted);
+        if of("scale") {
+            let Attempt { desired, reason, status } = std::mem::take(&mut self.memory.attempt);
+            self.memory.history.forget_last_scaling();
+            let message = format!("New size: {desired}; reason: {reason}; error: {why}");
+            self.plan.events.push(self.scaler.note(EventKind::Warning, "FailedRescale", message));
+            self.status = status;
+            let message = format!("the HPA controller was unable to update the target scale: {why}");
+            self.condition("AbleToScale", "False", "FailedUpdateScale", &message);
+            self.write_status();
+        } else if of("status") {
+            self.plan.events.push(self.scaler.note(EventKind::Warning, "FailedUpdateStatus", why));
+        }
     }
 
     fn write_status(&mut self) {

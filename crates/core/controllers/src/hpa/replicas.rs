@@ -51,12 +51,12 @@ pub fn propose(metric: &Value, look: &Look<'_>, current: i64, tolerance: (f64, f
         }
         None => Asked::Amount(thousandths(&target["averageValue"])),
     };
-    let replicas = replicas(&groups, &asked, current, tolerance);
+    let replicas = replicas(&groups, &asked, current, tolerance).ok_or_else(|| fail(UNMATCHED.into()))?;
     let mean = groups.usage.values().sum::<i64>() / groups.usage.len().max(1) as i64;
     let mut now = json!({"averageValue": amount(resource, mean)});
     let name = match &asked {
-        Asked::Share { .. } => {
-            now["averageUtilization"] = json!(asked.percent(&groups.usage));
+        Asked::Share { requests, .. } => {
+            now["averageUtilization"] = json!(percent(requests, &groups.usage));
             format!("{resource} {} utilization (percentage of request)", kind(container))
         }
         Asked::Amount(_) => format!("{resource} resource"),
@@ -112,21 +112,23 @@ enum Asked {
     Amount(i64),
 }
 
-impl Asked {
-    fn percent(&self, usage: &Usage) -> i64 {
-        let Asked::Share { requests, .. } = self else { return 0 };
-        let requested: i64 = usage.keys().filter_map(|pod| requests.get(pod)).sum();
-        usage.values().sum::<i64>() * 100 / requested.max(1)
-    }
+/// Where pods request nothing at all, no share of it can be told.
+const UNMATCHED: &str = "no metrics returned matched known pods";
 
+/// Usage in percent of what the same pods request.
+fn percent(requests: &Usage, usage: &Usage) -> Option<i64> {
+    let requested: i64 = usage.keys().filter_map(|pod| requests.get(pod)).sum();
+    (requested > 0).then(|| usage.values().sum::<i64>() * 100 / requested)
+}
+
+impl Asked {
     /// Usage by what was asked for; 1 is as wanted.
-    fn ratio(&self, usage: &Usage) -> f64 {
-        match self {
-            Asked::Share { percent, .. } => self.percent(usage) as f64 / (*percent).max(1) as f64,
-            Asked::Amount(amount) => {
-                usage.values().sum::<i64>() as f64 / usage.len().max(1) as f64 / (*amount).max(1) as f64
-            }
-        }
+    fn ratio(&self, usage: &Usage) -> Option<f64> {
+        let (used, wanted) = match self {
+            Asked::Share { requests, percent: wanted } => (percent(requests, usage)?, *wanted),
+            Asked::Amount(amount) => (usage.values().sum::<i64>() / usage.len().max(1) as i64, *amount),
+        };
+        Some(used as f64 / wanted.max(1) as f64)
     }
 
     /// What a pod without metrics is taken to use while others use less than wanted.
@@ -138,28 +140,28 @@ impl Asked {
     }
 }
 
-fn replicas(groups: &Groups, asked: &Asked, current: i64, (down, up): (f64, f64)) -> i64 {
+fn replicas(groups: &Groups, asked: &Asked, current: i64, (down, up): (f64, f64)) -> Option<i64> {
     let is_close = |ratio: f64| (1.0 - down..=1.0 + up).contains(&ratio);
-    let ratio = asked.ratio(&groups.usage);
+    let ratio = asked.ratio(&groups.usage)?;
     let unready_counts = !groups.unready.is_empty() && ratio > 1.0;
     if !unready_counts && groups.missing.is_empty() {
         let wanted = (ratio * groups.ready as f64).ceil() as i64;
-        return if is_close(ratio) { current } else { wanted };
+        return Some(if is_close(ratio) { current } else { wanted });
     }
     let mut usage = groups.usage.clone();
-    for pod in &groups.missing {
-        // Whoever cannot be asked is taken to be on the cautious side.
+    // Whoever cannot be asked is taken to be on the cautious side; with what is wanted to the point nobody matters.
+    for pod in groups.missing.iter().filter(|_| ratio != 1.0) {
         usage.insert(pod.clone(), if ratio < 1.0 { asked.full(pod) } else { 0 });
     }
     if unready_counts {
         usage.extend(groups.unready.iter().map(|pod| (pod.clone(), 0)));
     }
-    let again = asked.ratio(&usage);
+    let again = asked.ratio(&usage)?;
     let turned = (ratio < 1.0 && again > 1.0) || (ratio > 1.0 && again < 1.0);
     if is_close(again) || turned {
-        return current;
+        return Some(current);
     }
     let wanted = (again * usage.len() as f64).ceil() as i64;
     let backwards = (again < 1.0 && wanted > current) || (again > 1.0 && wanted < current);
-    if backwards { current } else { wanted }
+    Some(if backwards { current } else { wanted })
 }

@@ -232,28 +232,113 @@ fn a_selector_that_chooses_nothing_or_too_much_is_told() {
 }
 
 #[test]
-fn a_refused_write_is_told() {
+fn a_refused_write_is_told_and_the_size_not_taken_for_changed() {
     let view = view(cpu(50));
     let used = metrics(&[("a", "90m"), ("b", "60m")]);
-    let first = decide(&view, &controller(), 2, &used);
     for (at, reason) in [(0, "FailedRescale"), (1, "FailedUpdateStatus")] {
-        let asks = controller().decide(&view, &Key::new("n", "h"), &Outcome::default(), now()).asks;
-        assert_eq!(asks.len(), 1);
-        let scale = json!({"spec": {"replicas": 2}, "status": {"selector": "app=web"}});
-        let all = [
-            asks[0].clone(),
-            Ask::List { resource: usage::METRICS, namespace: "n".into(), selector: "app=web".into() },
-        ];
-        let last = Outcome {
-            asked: all.to_vec(),
-            answers: vec![Answer::Object(Some(scale)), used.clone()],
-            error: Some(coracle_meta::Status::internal("no")),
-            refused: first.writes.get(at).cloned(),
-            ..Outcome::default()
-        };
-        let plan = controller().decide(&view, &Key::new("n", "h"), &last, now());
-        assert_eq!(plan.events[0].reason, reason);
+        let controller = controller();
+        let first = decide(&view, &controller, 2, &used);
+        let error = Some(coracle_meta::Status::internal("no"));
+        let last = Outcome { error, refused: first.writes.get(at).cloned(), ..Outcome::default() };
+        let plan = controller.decide(&view, &Key::new("n", "h"), &last, now());
+        assert_eq!((plan.events[0].reason, plan.wake_after), (reason, Some(Duration::from_secs(15))));
+        if at == 0 {
+            let message =
+                "New size: 3; reason: cpu resource utilization (percentage of request) above target; error: Internal error occurred: no";
+            assert_eq!(plan.events[0].message, message);
+            assert_eq!(conditions(&plan)[0], "AbleToScale=False FailedUpdateScale");
+            assert!(status(&plan)["lastScaleTime"].is_null() && status(&plan)["currentReplicas"] == 2);
+        }
+        // It is tried again, and not before its time.
+        let early = controller.decide(&view, &Key::new("n", "h"), &Outcome::default(), now());
+        assert!(early.is_empty());
+        assert_eq!(size(&decide(view.at(Duration::from_secs(15)), &controller, 2, &used)), Some(3));
+        view.at(Duration::ZERO);
     }
+}
+
+#[test]
+fn a_time_of_day_that_jumps_neither_holds_up_nor_hurries() {
+    let (view, controller) = (view(cpu(50)), controller());
+    decide(&view, &controller, 6, &metrics(&[("a", "50m"), ("b", "50m")]));
+    view.at(Duration::from_secs(16));
+    let key = Key::new("n", "h");
+    for hours in [-9, 9] {
+        let then = now() + jiff::SignedDuration::from_hours(hours);
+        assert_eq!(controller.decide(&view, &key, &Outcome::default(), then).asks.len(), 1, "{hours}");
+    }
+}
+
+#[test]
+fn what_pods_use_and_request_decides() {
+    let two = |a: &str, b: &str| metrics(&[("a", a), ("b", b)]);
+    let amount = json!({"type": "Resource", "resource": {"name": "cpu",
+        "target": {"type": "AverageValue", "averageValue": "100m"}}});
+    // Metric, requests of each container, replicas, usage, and what is wanted.
+    let table = [
+        ("exactly as wanted, one unknown", cpu(50), "100m", 2, metrics(&[("a", "50m")]), None),
+        ("means are whole thousandths", amount, "100m", 2, two("150m", "151m"), Some(3)),
+        ("nothing requested", cpu(50), "0", 2, two("90m", "60m"), None),
+        ("nothing left to scale", cpu(50), "100m", 0, two("90m", "60m"), None),
+    ];
+    for (case, metric, request, replicas, used, wanted) in table {
+        let mut view = view(metric);
+        for name in ["a", "b"] {
+            let mut pod = view.json(&PODS, "n", name);
+            pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!(request);
+            view = view.with(PODS, pod);
+        }
+        assert_eq!(size(&decide(&view, &controller(), replicas, &used)), wanted, "{case}");
+    }
+}
+
+#[test]
+fn requests_are_the_pods_own_where_it_makes_any() {
+    let pod = |spec: Value| {
+        vec![Item::of(
+            FakeView::new()
+                .with(
+                    PODS,
+                    json!({"metadata": {"name": "a", "namespace": "n"},
+        "spec": spec}),
+                )
+                .get(&PODS, "n", "a")
+                .unwrap(),
+        )]
+    };
+    let one = |name: &str, cpu: &str| json!({"name": name, "resources": {"requests": {"cpu": cpu}}});
+    let bare = json!({"name": "bare"});
+    let table = [
+        (json!({"containers": [one("c", "1")], "initContainers": [one("i", "5")]}), None, Ok(1000)),
+        (json!({"containers": [one("c", "1"), bare]}), None, Err("missing request for cpu in container bare of Pod a")),
+        (json!({"resources": {"requests": {"cpu": "4"}}, "containers": [one("c", "1"), bare]}), None, Ok(4000)),
+        (json!({"resources": {"requests": {"memory": "4"}}, "containers": [one("c", "1"), bare]}), None, Ok(1000)),
+        (
+            json!({"resources": {"requests": {"memory": "4"}}, "containers": [bare]}),
+            None,
+            Err("missing pod-level request for cpu in Pod a"),
+        ),
+        (json!({"resources": {"requests": {"cpu": "4"}}, "containers": [one("c", "1")]}), Some("c"), Ok(1000)),
+        (json!({"containers": [one("c", "1")]}), Some("d"), Err("container d not found in Pod a")),
+    ];
+    for (spec, container, wanted) in table {
+        let found = usage::requests(&pod(spec.clone()), "cpu", container).map(|all| all["a"]);
+        assert_eq!(found, wanted.map_err(str::to_owned), "{spec}");
+    }
+}
+
+#[test]
+fn of_metrics_that_want_the_same_the_first_is_named_and_discovery_is_waited_for() {
+    let view = view(cpu(50));
+    let mut scaler = view.json(&SCALERS, "n", "h");
+    scaler["spec"]["metrics"] = json!([cpu(50), {"type": "ContainerResource", "containerResource": {"name": "cpu",
+        "container": "c", "target": {"type": "Utilization", "averageUtilization": 50}}}]);
+    let view = view.with(SCALERS, scaler.clone());
+    let plan = decide(&view, &controller(), 2, &metrics(&[("a", "90m"), ("b", "60m")]));
+    assert!(plan.events[0].message.ends_with("cpu resource utilization (percentage of request) above target"));
+    let unknowing = FakeView::new().with(SCALERS, scaler);
+    let plan = controller().decide(&unknowing, &Key::new("n", "h"), &Outcome::default(), now());
+    assert_eq!((plan.asks, plan.events), (vec![Ask::Discovery], Vec::new()));
 }
 
 #[test]

@@ -137,20 +137,54 @@ fn is_starting(pod: &Item, sample: &Sample, now: Timestamp) -> bool {
 
 /// What pods ask for of a resource, in thousandths; an error where one does not tell.
 pub fn requests(pods: &[Item], resource: &str, container: Option<&str>) -> Result<Usage, String> {
-    let mut all = Usage::new();
-    for pod in pods {
-        let sidecars = pod.list("/spec/initContainers").iter().filter(|one| one["restartPolicy"] == "Always");
-        let containers = pod.list("/spec/containers").iter().chain(sidecars);
-        let mut sum = 0;
-        for one in containers.filter(|one| container.is_none_or(|name| one["name"] == name)) {
-            let request = &one["resources"]["requests"][resource];
-            if request.is_null() {
-                let container = one["name"].as_str().unwrap_or_default();
-                return Err(format!("missing request for {resource} in container {container} of Pod {}", pod.name()));
-            }
-            sum += thousandths(request);
-        }
-        all.insert(pod.name().to_owned(), sum);
+    let request = |pod: &Item| match container {
+        None if is_set_as_a_whole(pod) => request_as_a_whole(pod, resource),
+        _ => request_of_containers(pod, resource, container),
+    };
+    pods.iter().map(|pod| Ok((pod.name().to_owned(), request(pod)?))).collect()
+}
+
+/// Whether the pod itself requests anything, beside its containers.
+fn is_set_as_a_whole(pod: &Item) -> bool {
+    let requests = pod.at("/spec/resources/requests").as_object();
+    requests.is_some_and(|requests| requests.keys().any(|name| is_of_pods(name)))
+}
+
+fn is_of_pods(resource: &str) -> bool {
+    ["cpu", "memory"].contains(&resource) || resource.starts_with("hugepages-")
+}
+
+/// What the pod itself does not request is what its containers do.
+fn request_as_a_whole(pod: &Item, resource: &str) -> Result<i64, String> {
+    let whole = &pod.at("/spec/resources/requests")[resource];
+    if is_of_pods(resource) && !whole.is_null() {
+        return Ok(thousandths(whole));
     }
-    Ok(all)
+    let sidecars: Vec<&Value> = sidecars(pod).collect();
+    let of = |one: &Value| one["resources"]["requests"].get(resource).map(thousandths);
+    let all = pod.list("/spec/containers").iter().chain(sidecars).filter_map(of);
+    all.reduce(|sum, one| sum + one)
+        .ok_or_else(|| format!("missing pod-level request for {resource} in Pod {}", pod.name()))
+}
+
+fn sidecars(pod: &Item) -> impl Iterator<Item = &Value> {
+    pod.list("/spec/initContainers").iter().filter(|one| one["restartPolicy"] == "Always")
+}
+
+fn request_of_containers(pod: &Item, resource: &str, container: Option<&str>) -> Result<i64, String> {
+    let all = pod.list("/spec/containers").iter().chain(sidecars(pod));
+    let mut chosen = all.filter(|one| container.is_none_or(|name| one["name"] == name)).peekable();
+    if let (Some(container), None) = (container, chosen.peek()) {
+        return Err(format!("container {container} not found in Pod {}", pod.name()));
+    }
+    let mut sum = 0;
+    for one in chosen {
+        let request = &one["resources"]["requests"][resource];
+        if request.is_null() {
+            let container = one["name"].as_str().unwrap_or_default();
+            return Err(format!("missing request for {resource} in container {container} of Pod {}", pod.name()));
+        }
+        sum += thousandths(request);
+    }
+    Ok(sum)
 }

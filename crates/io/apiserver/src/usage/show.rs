@@ -68,7 +68,7 @@ fn object_of(told: &Told, now: Timestamp) -> Value {
     if let Some((_, first)) = told.used.iter().min_by_key(|(_, used)| used.at) {
         let at = Timestamp::from_millisecond(first.at).unwrap_or(now);
         value.set(&["timestamp"], time::seconds(at));
-        value.set(&["window"], go_duration(first.window_millis));
+        value.set(&["window"], go_duration(told_window_millis(first)));
     }
     if let [(name, used)] = told.used.as_slice()
         && name.is_empty()
@@ -93,6 +93,13 @@ fn usage(used: &Used) -> Value {
     usage.set(&["cpu"], Quantity::from_nanos(cpu).to_string());
     usage.set(&["memory"], Quantity::from_units(memory, Format::BinarySi).to_string());
     usage
+}
+
+/// The window as the told time ends it. That has whole seconds, and the window must not seem to begin before it did: an
+/// autoscaler passes over usage from before a pod was ready.
+fn told_window_millis(used: &Used) -> i64 {
+    let shorter = used.window_millis - used.at.rem_euclid(1000);
+    if shorter > 0 { shorter } else { used.window_millis }
 }
 
 /// As Go writes a duration: `1m15.2s`, `500ms`.
@@ -129,6 +136,14 @@ mod tests {
         ];
         for (millis, wanted) in table {
             assert_eq!(go_duration(millis), wanted);
+        }
+    }
+
+    #[test]
+    fn a_window_does_not_seem_to_begin_before_it_did() {
+        let used = |at, window_millis| Used { at, window_millis, cpu_nanocores: 0, memory_bytes: 0 };
+        for (at, window, told) in [(15_900, 5400, 4500), (15_000, 5400, 5400), (15_600, 500, 500)] {
+            assert_eq!(told_window_millis(&used(at, window)), told, "{at} {window}");
         }
     }
 

@@ -1,9 +1,10 @@
 //! Adoption and release: which objects a controller counts as its own, by owner reference and selector.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_meta::{Object, Resource};
-use coracle_reconcile::{Index, View, Write};
+use coracle_reconcile::{Answer, Ask, Index, Outcome, Plan, View, Write};
 use serde_json::{Value, json};
 
 use crate::selector::Selector;
@@ -14,17 +15,33 @@ use crate::shape::Item;
 pub struct Claimed {
     pub items: Vec<Item>,
     pub writes: Vec<Write>,
+    /// Before anything is adopted, the store must say that the owner lives: what a dead one adopts is collected with it.
+    /// Until it has, this is all there is to do.
+    pub wait: Option<Plan>,
 }
+
+/// Until the store is asked again that did not answer.
+const NEXT_LOOK: Duration = Duration::from_secs(1);
 
 /// Who claims, and what.
 pub struct Claim<'a> {
     pub owner: &'a Item,
+    pub owners: &'a Resource,
     pub api_version: &'a str,
     pub kind: &'a str,
     pub selector: &'a Selector,
     pub resource: &'a Resource,
     /// Given to what is adopted, taken from what is released.
     pub finalizer: Option<&'a str>,
+    /// What the store said of the owner.
+    pub last: &'a Outcome,
+}
+
+/// Whether a claimant may adopt.
+enum May {
+    Adopt,
+    NotAdopt,
+    Wait(Plan),
 }
 
 impl Claim<'_> {
@@ -46,10 +63,14 @@ impl Claim<'_> {
             match (owned, matches) {
                 (true, true) => claimed.items.push(item),
                 (true, false) if !going => claimed.writes.push(self.release(&item)),
-                (false, true) if !going && !item.meta().is_deleting() => {
-                    claimed.writes.push(self.adopt(&item));
-                    claimed.items.push(item);
-                }
+                (false, true) if !going && !item.meta().is_deleting() => match self.may_adopt() {
+                    May::Adopt => {
+                        claimed.writes.push(self.adopt(&item));
+                        claimed.items.push(item);
+                    }
+                    May::NotAdopt => {}
+                    May::Wait(plan) => claimed.wait = Some(plan),
+                },
                 _ => {}
             }
         }
@@ -63,6 +84,21 @@ impl Claim<'_> {
         found.extend(view.by_index(self.resource, Index::Uncontrolled, self.owner.namespace()));
         found.sort_by(|left, right| left.meta.name.cmp(&right.meta.name));
         found
+    }
+
+    fn may_adopt(&self) -> May {
+        let (namespace, name) = (self.owner.namespace().to_owned(), self.owner.name().to_owned());
+        let ask = Ask::Read { resource: self.owners.clone(), namespace, name };
+        match self.last.answer(&ask) {
+            Some(Answer::Object(Some(found))) => {
+                let metadata = &found["metadata"];
+                let lives = metadata["uid"] == self.owner.uid() && metadata["deletionTimestamp"].is_null();
+                if lives { May::Adopt } else { May::NotAdopt }
+            }
+            Some(Answer::Object(None)) => May::NotAdopt,
+            Some(_) => May::Wait(Plan::wake(NEXT_LOOK)),
+            None => May::Wait(Plan { asks: vec![ask], ..Plan::default() }),
+        }
     }
 
     fn adopt(&self, item: &Item) -> Write {

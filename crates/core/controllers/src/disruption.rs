@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use coracle_meta::object::Owner;
 use coracle_meta::{Object, Resource};
-use coracle_reconcile::{Controller, EventKind, Key, Outcome, Plan, View, Watch, Write};
+use coracle_reconcile::{Answer, Ask, Controller, EventKind, Key, Outcome, Plan, View, Watch, Write};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
@@ -51,7 +51,7 @@ impl Controller for Disruption {
         watches
     }
 
-    fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, now: Timestamp) -> Plan {
+    fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, now: Timestamp) -> Plan {
         if let Some(name) = key.name.strip_prefix(POD_KEY) {
             return stale_pod(view, &Key::new(key.namespace.clone(), name), now);
         }
@@ -60,9 +60,10 @@ impl Controller for Disruption {
         let selected = view.list(&PODS, Some(budget.namespace())).into_iter().filter(|pod| selector.matches(&pod.meta));
         let pods = Item::all(selected.collect());
         let mut plan = Plan::default();
-        let status = match expectation(view, &budget, &pods) {
+        let status = match expectation(&budget, &pods, &Scales { view, last }) {
             Ok(expected) => told(&budget, &pods, expected, &mut plan, now),
-            Err(why) => {
+            Err(Unknown::Ask(ask)) => return Plan { asks: last.asked.iter().cloned().chain([*ask]).collect(), ..plan },
+            Err(Unknown::Why(why)) => {
                 let message = format!("Failed to calculate the number of expected pods: {why}");
                 plan.events.push(budget.note(EventKind::Warning, "CalculateExpectedPodCountFailed", message));
                 failed(&budget, &why, now)
@@ -154,52 +155,96 @@ struct Expected {
     healthy: i64,
 }
 
-fn expectation(view: &dyn View, budget: &Item, pods: &[Item]) -> Result<Expected, String> {
+/// Why the size of a controller is not known.
+enum Unknown {
+    /// Only the server can tell.
+    Ask(Box<Ask>),
+    Why(String),
+}
+
+impl From<String> for Unknown {
+    fn from(why: String) -> Unknown {
+        Unknown::Why(why)
+    }
+}
+
+fn expectation(budget: &Item, pods: &[Item], scales: &Scales<'_>) -> Result<Expected, Unknown> {
     let (most, least) = (budget.at("/spec/maxUnavailable"), budget.at("/spec/minAvailable"));
     if !most.is_null() {
-        let total = expected_scale(view, pods)?;
-        let unavailable = scaled(most, total, Rounding::Up).ok_or("invalid value for maxUnavailable")?;
+        let total = scales.sum(pods)?;
+        let unavailable =
+            scaled(most, total, Rounding::Up).ok_or_else(|| "invalid value for maxUnavailable".to_owned())?;
         return Ok(Expected { pods: total, healthy: (total - unavailable).max(0) });
     }
     if let Some(count) = least.as_i64() {
         return Ok(Expected { pods: pods.len() as i64, healthy: count });
     }
     if least.is_null() {
-        return Ok(Expected { pods: pods.len() as i64, healthy: 0 });
+        return Ok(Expected { pods: 0, healthy: 0 });
     }
-    let total = expected_scale(view, pods)?;
-    let healthy = scaled(least, total, Rounding::Up).ok_or("invalid value for minAvailable")?;
+    let total = scales.sum(pods)?;
+    let healthy = scaled(least, total, Rounding::Up).ok_or_else(|| "invalid value for minAvailable".to_owned())?;
     Ok(Expected { pods: total, healthy })
 }
 
-/// The sum of the sizes of all controllers of the pods; pods without one count nothing.
-fn expected_scale(view: &dyn View, pods: &[Item]) -> Result<i64, String> {
-    let mut sizes = BTreeMap::new();
-    for pod in pods {
-        let Some(owner) = pod.meta().controller().filter(|owner| !sizes.contains_key(&owner.uid)) else { continue };
-        let (uid, size) = size_of(view, pod.namespace(), owner)?;
-        sizes.insert(uid, size);
-        sizes.entry(owner.uid.clone()).or_insert(0);
-    }
-    Ok(sizes.values().sum())
+/// The sizes of pods' controllers, from the view or, of kinds that it knows nothing of, as the server told their scale.
+struct Scales<'a> {
+    view: &'a dyn View,
+    last: &'a Outcome,
 }
 
-/// The controller that sets the size of a pod's owner, and the size.
-fn size_of(view: &dyn View, namespace: &str, owner: &Owner) -> Result<(String, i64), String> {
-    let resource = match (owner.api_version.as_str(), owner.kind.as_str()) {
-        ("apps/v1", "ReplicaSet") => REPLICA_SETS,
-        ("apps/v1", "Deployment") => DEPLOYMENTS,
-        ("apps/v1", "StatefulSet") => STATEFUL_SETS,
-        ("v1", "ReplicationController") => REPLICATION_CONTROLLERS,
-        (_, kind) => return Err(format!("{kind} \"{}\" does not implement the scale subresource here", owner.name)),
-    };
-    let found = Item::get(view, &resource, &Key::new(namespace, owner.name.clone()));
-    let Some(found) = found.filter(|found| found.uid() == owner.uid) else {
-        return Ok((owner.uid.clone(), 0));
-    };
-    match found.meta().controller() {
-        Some(above) if resource == REPLICA_SETS && above.kind == "Deployment" => size_of(view, namespace, above),
-        _ => Ok((owner.uid.clone(), found.at("/spec/replicas").as_i64().unwrap_or(1))),
+impl Scales<'_> {
+    /// The sum of the sizes of all controllers of the pods; pods without one count nothing.
+    fn sum(&self, pods: &[Item]) -> Result<i64, Unknown> {
+        let mut sizes = BTreeMap::new();
+        for pod in pods {
+            let Some(owner) = pod.meta().controller().filter(|owner| !sizes.contains_key(&owner.uid)) else { continue };
+            let found = self.size_of(pod.namespace(), owner)?;
+            let (uid, size) = found.ok_or_else(|| format!("found no controllers for pod {:?}", pod.name()))?;
+            sizes.insert(uid, size);
+            sizes.entry(owner.uid.clone()).or_insert(0);
+        }
+        Ok(sizes.values().sum())
+    }
+
+    /// The controller that sets the size of a pod's owner, and the size; `None` where there is no such owner.
+    fn size_of(&self, namespace: &str, owner: &Owner) -> Result<Option<(String, i64)>, Unknown> {
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+        let resource = match (group, owner.kind.as_str()) {
+            ("apps", "ReplicaSet") => REPLICA_SETS,
+            ("apps", "Deployment") => DEPLOYMENTS,
+            ("apps", "StatefulSet") => STATEFUL_SETS,
+            ("", "ReplicationController") => REPLICATION_CONTROLLERS,
+            _ => return self.told_size(namespace, owner, group),
+        };
+        let found = Item::get(self.view, &resource, &Key::new(namespace, owner.name.clone()));
+        let Some(found) = found.filter(|found| found.uid() == owner.uid) else { return Ok(None) };
+        let above = found.meta().controller().filter(|above| resource == REPLICA_SETS && above.kind == "Deployment");
+        let above = above.map(|above| self.size_of(namespace, above)).transpose()?.flatten();
+        Ok(above.or_else(|| Some((owner.uid.clone(), found.at("/spec/replicas").as_i64().unwrap_or(1)))))
+    }
+
+    fn told_size(&self, namespace: &str, owner: &Owner, group: &str) -> Result<Option<(String, i64)>, Unknown> {
+        let known = self.view.known();
+        let kind = known.iter().find(|known| known.kind.group == group && known.kind.kind == owner.kind.as_str());
+        let Some(kind) = kind else {
+            let (kind, version) = (&owner.kind, &owner.api_version);
+            return Err(format!("no matches for kind \"{kind}\" in version \"{version}\"").into());
+        };
+        let (resource, namespace, name) = (kind.resource.clone(), namespace.to_owned(), owner.name.clone());
+        let is_there = self.view.get(&resource, &namespace, &name).is_some();
+        let ask = Ask::Scale { resource, namespace, name };
+        match self.last.answer(&ask) {
+            None => Err(Unknown::Ask(Box::new(ask))),
+            Some(Answer::Failed(status)) => Err(status.message.clone().into()),
+            Some(Answer::Object(Some(scale))) if scale["metadata"]["uid"] == owner.uid.as_str() => {
+                Ok(Some((owner.uid.clone(), scale["spec"]["replicas"].as_i64().unwrap_or(0))))
+            }
+            Some(Answer::Object(None)) if is_there => {
+                Err(format!("{} does not implement the scale subresource", kind.resource).into())
+            }
+            Some(_) => Ok(None),
+        }
     }
 }
 
@@ -315,6 +360,39 @@ mod tests {
         assert_eq!(reasons(&view, "b"), ["CalculateExpectedPodCountFailed"]);
         let view = FakeView::new().with(BUDGETS, budget("b", json!({"gone": "1970-01-01T00:00:00Z"})));
         assert_eq!(reasons(&view, "b"), ["NoPods"]);
+    }
+
+    #[test]
+    fn pods_of_any_kind_that_has_a_scale_are_counted_by_it() {
+        let own = |name: &str| {
+            let mut pod = pod(name, "True");
+            pod["metadata"]["ownerReferences"][0] = json!({"apiVersion": "own.io/v1", "kind": "Own", "name": "o",
+                "uid": "o-uid", "controller": true});
+            pod
+        };
+        let budget = json!({"metadata": {"name": "b", "namespace": "n"}, "spec": {"maxUnavailable": "50%",
+            "selector": {"matchLabels": {"app": "web"}}}});
+        let owns = Resource::new("own.io", "owns");
+        let view = FakeView::new()
+            .knowing(owns.clone(), coracle_meta::GroupVersionKind::new("own.io", "v1", "Own"), true)
+            .with(owns, json!({"metadata": {"name": "o", "namespace": "n"}}))
+            .with(BUDGETS, budget)
+            .with(PODS, own("a"))
+            .with(PODS, own("b"));
+        let decide = |last: &Outcome| Disruption.decide(&view, &Key::new("n", "b"), last, Timestamp::UNIX_EPOCH);
+        let asks = decide(&Outcome::default()).asks;
+        let status = |answer: Answer| {
+            let plan = decide(&Outcome { asked: asks.clone(), answers: vec![answer], ..Outcome::default() });
+            let Some(Write::Patch { patch, .. }) = plan.writes.first() else { panic!("{plan:?}") };
+            let status = patch["status"].clone();
+            (status["expectedPods"].as_i64(), status["conditions"][0]["message"].as_str().unwrap().to_owned())
+        };
+        let scale = |uid: &str| json!({"metadata": {"uid": uid}, "spec": {"replicas": 3}});
+        assert_eq!(status(Answer::Object(Some(scale("o-uid")))), (Some(3), String::new()));
+        let why = "found no controllers for pod \"a\"".to_owned();
+        assert_eq!(status(Answer::Object(Some(scale("another")))), (Some(0), why));
+        let why = "owns.own.io does not implement the scale subresource".to_owned();
+        assert_eq!(status(Answer::Object(None)), (Some(0), why));
     }
 
     #[test]

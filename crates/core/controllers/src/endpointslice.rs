@@ -1,7 +1,8 @@
 //! EndpointSlices of Services that select pods: at most a hundred endpoints each, one set of ports each. Endpoints
 //! stay in the slice they are in, so that a pod that comes or goes changes one slice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use coracle_meta::Resource;
 use coracle_reconcile::{Controller, Index, Key, Outcome, Plan, View, Watch, Write};
@@ -19,6 +20,8 @@ pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const ENDPOINTS_MAX: usize = 100;
+/// How often a node is looked for that no cache shows.
+const NODE_CHECK: Duration = Duration::from_secs(1);
 
 pub struct EndpointSlice;
 
@@ -55,6 +58,14 @@ impl Controller for EndpointSlice {
         existing.retain(|slice| slice.meta().label(MANAGED_BY) == Some(MANAGER) && !slice.meta().is_deleting());
         let pods = service::pods(view, &service);
         let families = service::families(&service);
+        // A pod whose node is gone can hardly be reached. A node that only registers anew is there again soon.
+        let publishes = service::publishes_not_ready(&service);
+        let placed = |pod: &Item| {
+            let node = &pods::facts(pod).node;
+            publishes || node.is_empty() || view.get(&NODES, "", node).is_some()
+        };
+        let (pods, lost): (Vec<Item>, Vec<Item>) = pods.into_iter().partition(placed);
+        let wake_after = (!lost.is_empty()).then_some(NODE_CHECK);
         let mut writes = Vec::new();
         for family in &families {
             let of_family = existing.iter().filter(|slice| slice.text("/addressType") == family).collect();
@@ -65,7 +76,7 @@ impl Controller for EndpointSlice {
         let strangers =
             existing.iter().filter(|slice| !families.iter().any(|family| slice.text("/addressType") == family));
         writes.extend(strangers.map(|slice| slice.delete(&SLICES)));
-        Plan { writes, ..Plan::default() }
+        Plan { writes, wake_after, ..Plan::default() }
     }
 }
 
@@ -101,23 +112,22 @@ impl<'a> Family<'a> {
     }
 
     /// Leaves endpoints in the slices they are in, fills those up, and adds what is left to `chunks`.
-    fn keep(&mut self, ports: Vec<Value>, mut wanted: Vec<Value>, chunks: &mut Vec<(Vec<Value>, Vec<Value>)>) {
+    fn keep(&mut self, ports: Vec<Value>, wanted: Vec<Value>, chunks: &mut Vec<(Vec<Value>, Vec<Value>)>) {
         let (same, other): (Vec<&Item>, Vec<&Item>) =
             self.free.iter().partition(|slice| slice.list("/ports") == ports.as_slice());
         self.free = other;
+        let places: HashMap<String, usize> = wanted.iter().enumerate().map(|(at, one)| (identity(one), at)).collect();
+        let mut wanted: Vec<Option<Value>> = wanted.into_iter().map(Some).collect();
         let mut kept: Vec<(&Item, Vec<Value>)> = Vec::new();
         for slice in same {
-            let mut stays = Vec::new();
-            for old in slice.list("/endpoints") {
-                if let Some(at) = wanted.iter().position(|new| is_same(old, new)) {
-                    stays.push(wanted.remove(at));
-                }
-            }
-            kept.push((slice, stays));
+            let old = slice.list("/endpoints").iter();
+            let stays = old.filter_map(|old| places.get(&identity(old)).and_then(|at| wanted[*at].take()));
+            kept.push((slice, stays.collect()));
         }
+        let mut left = wanted.into_iter().flatten();
         for (slice, mut endpoints) in kept {
-            let room = ENDPOINTS_MAX.saturating_sub(endpoints.len()).min(wanted.len());
-            endpoints.extend(wanted.drain(..room));
+            let room = ENDPOINTS_MAX.saturating_sub(endpoints.len());
+            endpoints.extend(left.by_ref().take(room));
             if endpoints.is_empty() {
                 self.free.push(slice);
             } else {
@@ -125,9 +135,12 @@ impl<'a> Family<'a> {
                 self.update(slice, &ports, endpoints);
             }
         }
-        while !wanted.is_empty() {
-            let rest = wanted.split_off(wanted.len().min(ENDPOINTS_MAX));
-            chunks.push((ports.clone(), std::mem::replace(&mut wanted, rest)));
+        loop {
+            let chunk: Vec<Value> = left.by_ref().take(ENDPOINTS_MAX).collect();
+            if chunk.is_empty() {
+                return;
+            }
+            chunks.push((ports.clone(), chunk));
         }
     }
 
@@ -214,8 +227,9 @@ impl<'a> Family<'a> {
     }
 }
 
-fn is_same(old: &Value, new: &Value) -> bool {
-    old["targetRef"]["uid"] == new["targetRef"]["uid"] && old["addresses"] == new["addresses"]
+/// By which an endpoint is known again.
+fn identity(endpoint: &Value) -> String {
+    format!("{} {}", endpoint["targetRef"]["uid"], endpoint["addresses"])
 }
 
 #[cfg(test)]
@@ -252,7 +266,7 @@ mod tests {
 
     #[test]
     fn pods_come_and_go_in_the_same_slice() {
-        let view = FakeView::new().with(SERVICES, service());
+        let view = FakeView::new().with(SERVICES, service()).with(NODES, json!({"metadata": {"name": "a"}}));
         settle(&view);
         view.put(&PODS, pod("a", "10.1.0.1", "True"));
         view.put(&PODS, pod("b", "10.1.0.2", "False"));
@@ -272,8 +286,24 @@ mod tests {
     }
 
     #[test]
+    fn pods_of_a_node_that_is_gone_are_left_out_unless_all_are_published() {
+        for (publishes, wanted) in [(false, 1), (true, 2)] {
+            let mut lost = pod("b", "10.1.0.2", "True");
+            lost["spec"]["nodeName"] = json!("gone");
+            let mut service = service();
+            service["spec"]["publishNotReadyAddresses"] = json!(publishes);
+            let view = FakeView::new().with(SERVICES, service).with(NODES, json!({"metadata": {"name": "a"}}));
+            let view = view.with(PODS, pod("a", "10.1.0.1", "True")).with(PODS, lost);
+            assert_eq!(settle(&view)[0]["endpoints"].as_array().unwrap().len(), wanted);
+            let key = Key::new("n", "web");
+            let plan = EndpointSlice.reconcile(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
+            assert_eq!((plan.writes.len(), plan.wake_after.is_some()), (0, !publishes));
+        }
+    }
+
+    #[test]
     fn more_than_a_hundred_endpoints_take_another_slice() {
-        let view = FakeView::new().with(SERVICES, service());
+        let view = FakeView::new().with(SERVICES, service()).with(NODES, json!({"metadata": {"name": "a"}}));
         for number in 0..150 {
             view.put(&PODS, pod(&format!("p{number}"), &format!("10.1.0.{number}"), "True"));
         }

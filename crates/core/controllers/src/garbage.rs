@@ -15,8 +15,10 @@ use crate::shape::Item;
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
-/// Until an owner is looked for again whose kind has not been listed yet.
-const NEXT_LOOK: Duration = Duration::from_secs(1);
+/// Until an owner is looked for again whose kind has not been listed yet, or is not to be had: then half the age of what
+/// it owns, since a kind that has long been missing may be so for good.
+const NEXT_LOOK_MIN: Duration = Duration::from_secs(1);
+const NEXT_LOOK_MAX: Duration = Duration::from_secs(600);
 static IGNORED: [Resource; 2] = [Resource::new("", "events"), Resource::new("events.k8s.io", "events")];
 
 pub struct GarbageCollector;
@@ -42,7 +44,7 @@ impl Controller for GarbageCollector {
         20
     }
 
-    fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, _now: Timestamp) -> Plan {
+    fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, now: Timestamp) -> Plan {
         let Some((resource, item)) = find(view, key) else { return Plan::default() };
         let holds = |finalizer: &str| item.meta().finalizers.iter().any(|held| held == finalizer);
         if item.meta().is_deleting() {
@@ -54,7 +56,7 @@ impl Controller for GarbageCollector {
         if item.meta().owner_references.is_empty() {
             return Plan::default();
         }
-        collect(view, &resource, &item, last)
+        collect(view, &resource, &item, (last, now))
     }
 }
 
@@ -125,10 +127,12 @@ enum Standing {
     Ask(Ask),
     /// Its kind is not listed yet.
     Later,
+    /// Nobody offers its kind, or the store did not say.
+    Unknown,
 }
 
 fn standing(view: &dyn View, item: &Item, owner: &Owner, last: &Outcome) -> Standing {
-    let Some(known) = kind_of(view, owner) else { return Standing::Later };
+    let Some(known) = kind_of(view, owner) else { return Standing::Unknown };
     if known.namespaced && item.namespace().is_empty() {
         // An owner in a namespace cannot own what is in none: nothing can be concluded.
         return Standing::Solid;
@@ -146,13 +150,13 @@ fn standing(view: &dyn View, item: &Item, owner: &Owner, last: &Outcome) -> Stan
         Some(Answer::Object(None)) => Standing::Absent,
         Some(Answer::Object(Some(found))) if found["metadata"]["uid"] != owner.uid.as_str() => Standing::Absent,
         Some(Answer::Object(Some(_))) => Standing::Solid,
-        Some(_) => Standing::Later,
+        Some(_) => Standing::Unknown,
         None => Standing::Ask(ask),
     }
 }
 
 /// Deletes what has lost all its owners; drops references to owners that are gone where others remain.
-fn collect(view: &dyn View, resource: &Resource, item: &Item, last: &Outcome) -> Plan {
+fn collect(view: &dyn View, resource: &Resource, item: &Item, (last, now): (&Outcome, Timestamp)) -> Plan {
     let (mut solid, mut waiting, mut leaving) = (0, 0, Vec::new());
     let mut plan = Plan::default();
     for owner in &item.meta().owner_references {
@@ -164,7 +168,8 @@ fn collect(view: &dyn View, resource: &Resource, item: &Item, last: &Outcome) ->
             }
             Standing::Absent => leaving.push(owner.uid.clone()),
             Standing::Ask(ask) => plan.asks.push(ask),
-            Standing::Later => plan.wake_by(NEXT_LOOK),
+            Standing::Later => plan.wake_by(NEXT_LOOK_MIN),
+            Standing::Unknown => plan.wake_by(next_look(item, now)),
         }
     }
     if !plan.asks.is_empty() {
@@ -185,6 +190,11 @@ fn collect(view: &dyn View, resource: &Resource, item: &Item, last: &Outcome) ->
         )
     };
     Plan { writes: vec![write], ..Plan::default() }
+}
+
+fn next_look(item: &Item, now: Timestamp) -> Duration {
+    let age = Duration::try_from(now.duration_since(item.created())).unwrap_or_default();
+    (age / 2).clamp(NEXT_LOOK_MIN, NEXT_LOOK_MAX)
 }
 
 fn has_dependents(view: &dyn View, item: &Item) -> bool {
@@ -295,6 +305,17 @@ mod tests {
             meta["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
         json!({"metadata": meta})
+    }
+
+    #[test]
+    fn an_owner_of_a_kind_that_nobody_offers_is_looked_for_ever_less_often() {
+        let view = FakeView::new().with(PODS, pod(&["s"])).knowing(PODS, GroupVersionKind::new("", "v1", "Pod"), true);
+        let created: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        for (age, wait) in [(0, 1), (10, 5), (3600, 600)] {
+            let at = created + Duration::from_secs(age);
+            let plan = GarbageCollector.decide(&view, &Key::new("n", "pods/p"), &Outcome::default(), at);
+            assert_eq!(plan, Plan::wake(Duration::from_secs(wait)), "{age}");
+        }
     }
 
     /// Decides about the pod, answering every question from the view itself.

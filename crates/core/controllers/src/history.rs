@@ -2,7 +2,7 @@
 //! are too old to keep.
 
 use coracle_meta::Resource;
-use coracle_reconcile::{View, Write};
+use coracle_reconcile::{Key, Outcome, Plan, View, Write};
 use serde_json::{Value, json};
 
 use crate::claim::Claim;
@@ -15,6 +15,7 @@ pub const REVISIONS: Resource = Resource::new("apps", "controllerrevisions");
 /// Whose history it is.
 #[derive(Clone, Copy)]
 pub struct Owner {
+    pub resource: &'static Resource,
     pub kind: &'static str,
     /// The label of a revision that holds its hash.
     pub hash_label: &'static str,
@@ -25,6 +26,8 @@ pub struct History {
     pub revisions: Vec<Item>,
     /// Adoption, release, and what `present` adds.
     pub writes: Vec<Write>,
+    /// As a claim's.
+    pub wait: Option<Plan>,
     owner: Owner,
 }
 
@@ -42,19 +45,21 @@ pub struct Present {
 pub struct Collision;
 
 impl History {
-    pub fn read(view: &dyn View, set: &Item, owner: Owner) -> History {
+    pub fn read(view: &dyn View, set: &Item, owner: Owner, last: &Outcome) -> History {
         let selector = Selector::parse(set.at("/spec/selector"));
         let claim = Claim {
             owner: set,
+            owners: owner.resource,
             api_version: "apps/v1",
             kind: owner.kind,
             selector: &selector,
             resource: &REVISIONS,
             finalizer: None,
+            last,
         };
         let mut claimed = claim.run(view, |_| true);
         claimed.items.sort_by_key(|item| (item.int("/revision"), item.created(), item.name().to_owned()));
-        History { revisions: claimed.items, writes: claimed.writes, owner }
+        History { revisions: claimed.items, writes: claimed.writes, wait: claimed.wait, owner }
     }
 
     pub fn named(&self, name: &str) -> Option<&Item> {
@@ -86,8 +91,10 @@ impl History {
         let hash = hash(set.at("/spec/template"), set.at("/status/collisionCount").as_i64());
         let start = set.name();
         let name = format!("{}-{hash}", &start[..start.len().min(223)]);
-        if view.get(&REVISIONS, set.namespace(), &name).is_some() {
-            return Err(Collision);
+        if let Some(taken) = Item::get(view, &REVISIONS, &Key::new(set.namespace(), name.as_str())) {
+            // The same template under an owner that is gone: it is adopted once that shows.
+            let same = without_nulls(taken.at("/data")) == data;
+            return if same { Ok(Present { name, hash, doubles: Vec::new() }) } else { Err(Collision) };
         }
         let mut labels = set.at("/spec/template/metadata/labels").clone();
         labels[self.owner.hash_label] = json!(hash);

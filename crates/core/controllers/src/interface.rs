@@ -18,15 +18,12 @@ const NOT_PRODUCED: &[(&str, &str)] = &[
     ("service-cidr-controller event KubernetesServiceCIDRError", "a refused status is retried untold"),
     // What validation keeps out of the store, or a bound before it out of the decision.
     ("cronjob-controller event UnParseableCronJobSchedule", "told as UnparseableSchedule"),
-    ("cronjob-controller event MissSchedule", "times beyond the deadline are not looked at"),
-    ("job-controller event TooManySucceededPods", "only pods adopted from elsewhere could be too many"),
+    ("cronjob-controller event MissSchedule", "times before the deadline are not looked at, here as there"),
     ("persistentvolume-binder-controller event VolumeUnknownReclaimPolicy", "validation knows every policy"),
     // Undone by an annotation of extensions/v1beta1, which kubectl no longer writes.
     ("deployment-controller event DeploymentRollback", "of a version that is gone"),
     ("deployment-controller event DeploymentRollbackRevisionNotFound", "of a version that is gone"),
     ("deployment-controller event DeploymentRollbackTemplateUnchanged", "of a version that is gone"),
-    // Collisions of a hash that a table cannot make by its name.
-    ("daemonset-controller status daemonsets collisionCount", "needs two templates of one hash"),
     // Volumes are provisioned, deleted and recycled by CSI drivers, not in this process.
     ("persistentvolume-binder-controller event ProvisioningCleanupFailed", "done by CSI drivers"),
     ("persistentvolume-binder-controller event ProvisioningFailed", "done by CSI drivers"),

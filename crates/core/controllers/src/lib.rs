@@ -6,6 +6,7 @@ mod claim;
 mod history;
 #[cfg(test)]
 mod interface;
+mod node;
 mod pods;
 mod protection;
 mod selector;
@@ -95,9 +96,9 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(cluster_role_aggregation::ClusterRoleAggregation),
         Box::new(root_ca::RootCaPublisher { certificate: settings.root_ca.clone() }),
         Box::new(node_lifecycle::NodeLifecycle::default()),
-        Box::new(taint_eviction::TaintEviction),
+        Box::<taint_eviction::TaintEviction>::default(),
         Box::new(garbage::GarbageCollector),
-        Box::new(pod_garbage::PodGarbageCollector),
+        Box::<pod_garbage::PodGarbageCollector>::default(),
         Box::new(quota::ResourceQuota),
         Box::new(disruption::Disruption),
         Box::new(ttl_after_finished::TtlAfterFinished),

@@ -1,6 +1,8 @@
 //! Pods that nobody will ever finish: bound to a node that is gone, deleted before they were scheduled, or finished
 //! beyond the number that is kept.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use coracle_meta::Object;
@@ -17,7 +19,11 @@ const FINISHED_MAX: usize = 12_500;
 /// How long a node is missed before its pods are taken for lost, as upstream does.
 const NODE_MISSED: Duration = Duration::from_secs(40);
 
-pub struct PodGarbageCollector;
+/// Remembers since when each node is missed, by a clock that nobody sets: one that only registers anew keeps its pods.
+#[derive(Default)]
+pub struct PodGarbageCollector {
+    missed: Mutex<BTreeMap<String, Duration>>,
+}
 
 impl Controller for PodGarbageCollector {
     fn name(&self) -> &'static str {
@@ -49,8 +55,18 @@ impl Controller for PodGarbageCollector {
             let unscheduled = pod.meta().is_deleting();
             return if unscheduled { remove(&pod, None, now) } else { Plan::default() };
         }
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
         if view.get(&NODES, "", node).is_some() {
+            missed.remove(node);
             return surplus(view, &pod, now);
+        }
+        let steady = view.steady();
+        if !missed.contains_key(node) {
+            missed.retain(|node, _| !view.by_index(&PODS, Index::Node, node).is_empty());
+        }
+        let end = *missed.entry(node.to_owned()).or_insert(steady) + NODE_MISSED;
+        if steady < end {
+            return Plan::wake(end - steady);
         }
         let ask = Ask::Read { resource: NODES, namespace: String::new(), name: node.into() };
         match last.answer(&ask) {
@@ -81,7 +97,11 @@ fn surplus(view: &dyn View, pod: &Item, now: Timestamp) -> Plan {
     if !is_finished(pod) || pod.meta().is_deleting() {
         return Plan::default();
     }
-    let finished: Vec<Item> = Item::all(view.list(&PODS, None)).into_iter().filter(is_finished).collect();
+    let all = view.list(&PODS, None);
+    if all.len() <= FINISHED_MAX {
+        return Plan::default();
+    }
+    let finished: Vec<Item> = Item::all(all).into_iter().filter(is_finished).collect();
     let older = finished.iter().filter(|other| (other.created(), other.name()) < (pod.created(), pod.name())).count();
     if older < finished.len().saturating_sub(FINISHED_MAX) { remove(pod, None, now) } else { Plan::default() }
 }
@@ -122,19 +142,30 @@ mod tests {
         let pod = json!({"metadata": {"name": "a", "namespace": "n", "finalizers": ["batch.kubernetes.io/job-tracking"],
             "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0}, "status": {"phase": "Pending"}});
         let view = FakeView::new().with(PODS, pod);
-        view.settle(&PodGarbageCollector, &Key::new("n", "a"), Timestamp::UNIX_EPOCH);
+        view.settle(&PodGarbageCollector::default(), &Key::new("n", "a"), Timestamp::UNIX_EPOCH);
         assert_eq!(view.json(&PODS, "n", "a")["status"]["phase"], "Failed");
     }
 
     #[test]
-    fn pods_of_a_node_that_is_gone_are_removed_once_the_store_agrees() {
-        let view =
-            FakeView::new().with(PODS, json!({"metadata": {"name": "a", "namespace": "n"}, "spec": {"nodeName": "x"}}));
-        let key = Key::new("n", "a");
-        let plan = PodGarbageCollector.decide(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
+    fn pods_of_a_node_that_stays_away_are_removed_once_the_store_agrees() {
+        let pod = json!({"metadata": {"name": "a", "namespace": "n"}, "spec": {"nodeName": "x"}});
+        let view = FakeView::new().with(PODS, pod);
+        let (controller, key) = (PodGarbageCollector::default(), Key::new("n", "a"));
+        let look = |seconds: u64, last: &Outcome| {
+            controller.decide(view.at(Duration::from_secs(seconds)), &key, last, Timestamp::UNIX_EPOCH)
+        };
+        let none = Outcome::default();
+        assert_eq!(look(5, &none), Plan::wake(NODE_MISSED));
+        // It was back for a while.
+        view.put(&NODES, json!({"metadata": {"name": "x"}}));
+        assert_eq!(look(40, &none), Plan::default());
+        view.remove(&NODES, "", "x");
+        assert_eq!(look(44, &none), Plan::wake(NODE_MISSED));
+        assert_eq!(look(64, &none), Plan::wake(NODE_MISSED / 2));
+        let plan = look(84, &none);
         assert_eq!((plan.writes.len(), plan.asks.len()), (0, 1));
         let last = Outcome { asked: plan.asks, answers: vec![Answer::Object(None)], ..Outcome::default() };
-        view.apply(&PodGarbageCollector.decide(&view, &key, &last, Timestamp::UNIX_EPOCH));
+        view.apply(&look(84, &last));
         assert!(view.names(&PODS).is_empty());
     }
 }

@@ -50,6 +50,12 @@ impl<'a> Refused<'a> {
     }
 }
 
+/// Nothing can be made any more in a namespace that goes: that needs no telling.
+pub fn is_namespace_terminating(error: &Status) -> bool {
+    let causes = error.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
 /// What is asked of every pod of an owner: its tree is not needed for that.
 pub fn facts(pod: &Item) -> Arc<PodFacts> {
     PodFacts::of(&pod.object)
@@ -142,8 +148,8 @@ pub fn deletion_order(a: (&Item, usize), b: (&Item, usize), now: Timestamp) -> O
         (assigned, phase_order(pod), is_ready(pod), deletion_cost(pod), Reverse(rank))
     };
     let age = |at: Timestamp| {
-        let seconds = now.duration_since(at).as_secs();
-        if seconds > 0 { seconds.ilog2() + 1 } else { 0 }
+        let nanos = now.duration_since(at).as_nanos();
+        if nanos > 0 { nanos.ilog2() + 1 } else { 0 }
     };
     key(a, rank_a)
         .cmp(&key(b, rank_b))

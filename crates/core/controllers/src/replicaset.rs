@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use coracle_meta::{Object, Resource, Status};
+use coracle_meta::{Object, Resource};
 use coracle_reconcile::{Controller, EventKind, Key, Outcome, Plan, View, Watch, Write};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -108,13 +108,18 @@ impl<'a> Decision<'a> {
         let selector = (kind.selector)(&set);
         let claim = Claim {
             owner: &set,
+            owners: &kind.resource,
             api_version: kind.api_version,
             kind: kind.kind,
             selector: &selector,
             resource: &PODS,
             finalizer: None,
+            last,
         };
-        let Claimed { items, writes } = claim.run(view, |pod| !pods::facts(pod).is_finished());
+        let Claimed { items, writes, wait } = claim.run(view, |pod| !pods::facts(pod).is_finished());
+        if wait.is_some() {
+            return wait;
+        }
         let (terminating, active): (Vec<Item>, Vec<Item>) = items.into_iter().partition(pods::is_terminating);
         let refused = Refused::of(last);
         let mut plan = Plan { writes, ..Plan::default() };
@@ -145,7 +150,7 @@ impl<'a> Decision<'a> {
 
     fn create(&self, plan: &mut Plan, missing: usize) {
         if let Some(error) = self.refused.create {
-            if is_namespace_terminating(error) {
+            if pods::is_namespace_terminating(error) {
                 return;
             }
             let message = format!("Error creating: {}", error.message);
@@ -237,14 +242,11 @@ impl<'a> Decision<'a> {
     }
 }
 
-fn is_namespace_terminating(error: &Status) -> bool {
-    let causes = error.details.iter().flat_map(|details| &details.causes);
-    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coracle_meta::Status;
+    use coracle_reconcile::Answer;
     use coracle_testkit::{FakeView, Witness};
 
     fn now() -> Timestamp {
@@ -301,6 +303,29 @@ mod tests {
         assert_eq!(view.json(&PODS, "n", "a")["metadata"]["ownerReferences"][0]["uid"], "web-uid");
         assert!(view.json(&PODS, "n", "b")["metadata"]["ownerReferences"].is_null());
         assert_eq!(view.names(&PODS).len(), 2);
+    }
+
+    #[test]
+    fn an_owner_that_only_the_view_still_shows_adopts_nobody() {
+        let mut orphan = pod("a", true);
+        orphan["metadata"]["ownerReferences"] = json!([]);
+        let view = FakeView::new().with(REPLICA_SETS, set(1)).with(PODS, orphan);
+        let key = Key::new("n", "web");
+        let first = ReplicaSet.decide(&view, &key, &Outcome::default(), now());
+        assert_eq!((first.writes.len(), first.asks.len()), (0, 1), "neither adopted nor replaced yet");
+        let going = json!({"metadata": {"uid": "web-uid", "deletionTimestamp": "2026-01-01T00:00:00Z"}});
+        let another = json!({"metadata": {"uid": "another"}});
+        let adopts = |answer: Answer| {
+            let last = Outcome { asked: first.asks.clone(), answers: vec![answer], ..Outcome::default() };
+            let plan = ReplicaSet.decide(&view, &key, &last, now());
+            let adopts = plan.writes.iter().any(|write| matches!(write, Write::Patch { subresource: None, .. }));
+            (adopts, plan.writes.is_empty())
+        };
+        assert_eq!(adopts(Answer::Object(None)), (false, false));
+        assert_eq!(adopts(Answer::Object(Some(going))), (false, false));
+        assert_eq!(adopts(Answer::Object(Some(another))), (false, false));
+        assert_eq!(adopts(Answer::Failed(Status::internal("no"))), (false, true));
+        assert_eq!(adopts(Answer::Object(Some(json!({"metadata": {"uid": "web-uid"}})))), (true, false));
     }
 
     #[test]

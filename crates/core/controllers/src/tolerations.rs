@@ -19,16 +19,14 @@ pub fn tolerates(toleration: &Value, taint: &Value) -> bool {
     }
 }
 
-/// Seconds until NoExecute taints evict: `None` for never, 0 for now.
+/// Seconds until NoExecute taints evict: `None` for never, 0 for now. Of the tolerations of one taint the first counts.
 pub fn eviction_seconds(tolerations: &[Value], taints: &[&Value]) -> Option<i64> {
-    let mut shortest = None;
+    let mut shortest: Option<i64> = None;
     for taint in taints {
-        let used: Vec<&Value> = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).collect();
-        if used.is_empty() {
-            return Some(0);
+        let Some(used) = tolerations.iter().find(|toleration| tolerates(toleration, taint)) else { return Some(0) };
+        if let Some(seconds) = used["tolerationSeconds"].as_i64() {
+            shortest = Some(shortest.map_or(seconds, |known| known.min(seconds)).max(0));
         }
-        let bounded = used.iter().filter_map(|toleration| toleration["tolerationSeconds"].as_i64());
-        shortest = shortest.into_iter().chain(bounded.map(|seconds| seconds.max(0))).min();
     }
     shortest
 }
@@ -44,6 +42,8 @@ mod tests {
         let cases = [
             (json!([]), Some(0)),
             (json!([{"operator": "Exists"}]), None),
+            (json!([{"operator": "Exists"}, {"operator": "Exists", "tolerationSeconds": 9}]), None),
+            (json!([{"operator": "Exists", "tolerationSeconds": -9}]), Some(0)),
             (json!([{"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]), Some(300)),
             (json!([{"key": "a", "operator": "Exists", "effect": "NoSchedule"}]), Some(0)),
         ];

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_meta::{GroupVersionKind, Object, Resource};
-use coracle_reconcile::{Controller, Index, Key, Known, ObjectTable, Outcome, Plan, Sink, View, Write};
+use coracle_reconcile::{Answer, Ask, Controller, Index, Key, Known, ObjectTable, Outcome, Plan, Sink, View, Write};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -89,18 +89,31 @@ impl FakeView {
         }
     }
 
-    /// Decides and applies until the plan holds no more writes, and answers every plan that did.
+    /// Decides and applies until the plan holds no more writes, and answers every plan that did. A question about a
+    /// single object is answered from the view itself, others are not.
     pub fn settle(&self, controller: &dyn Controller, key: &Key, now: Timestamp) -> Vec<Plan> {
-        let mut plans = Vec::new();
+        let (mut plans, mut last) = (Vec::new(), Outcome::default());
         loop {
-            let plan = controller.decide(self, key, &Outcome::default(), now);
+            let plan = controller.decide(self, key, &last, now);
+            let answers: Option<Vec<Answer>> = plan.asks.iter().map(|ask| self.answer(ask)).collect();
+            let asked = std::mem::take(&mut last.asked);
             if plan.writes.is_empty() {
-                return plans;
+                match answers.filter(|_| !plan.asks.is_empty() && plan.asks != asked) {
+                    Some(answers) => last = Outcome { asked: plan.asks, answers, ..Outcome::default() },
+                    None => return plans,
+                }
+                continue;
             }
             self.apply(&plan);
             plans.push(plan);
             assert!(plans.len() < PLANS_MAX, "{} does not settle: {:#?}", controller.name(), plans.last());
         }
+    }
+
+    fn answer(&self, ask: &Ask) -> Option<Answer> {
+        let Ask::Read { resource, namespace, name } = ask else { return None };
+        let found = self.json(resource, namespace, name);
+        Some(Answer::Object(Some(found).filter(|found| !found.is_null())))
     }
 
     fn write(&self, write: &Write) {

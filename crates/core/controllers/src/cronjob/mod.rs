@@ -264,8 +264,9 @@ impl Decision<'_> {
         if let Some(error) = self.refused.0 {
             self.tell(EventKind::Warning, "FailedCreate", format!("Error creating job: {}", error.message));
         }
-        let format = if zone == TimeZone::UTC { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S%:z" };
-        let scheduled = at.to_zoned(zone).strftime(format).to_string();
+        let scheduled = at.to_zoned(zone);
+        let format = if scheduled.offset().is_zero() { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S%:z" };
+        let scheduled = scheduled.strftime(format).to_string();
         let template = self.cron.at("/spec/jobTemplate");
         let mut metadata = json!({"name": name, "annotations": template["metadata"]["annotations"],
             "ownerReferences": [self.cron.controller_reference("batch/v1", "CronJob")]});

@@ -27,7 +27,7 @@ const NODES: Resource = Resource::new("", "nodes");
 const HASH_LABEL: &str = "controller-revision-hash";
 const GENERATION_LABEL: &str = "pod-template-generation";
 const GENERATION: &str = "deprecated.daemonset.template.generation";
-const OWNER: Owner = Owner { kind: "DaemonSet", hash_label: HASH_LABEL };
+const OWNER: Owner = Owner { resource: &DAEMON_SETS, kind: "DaemonSet", hash_label: HASH_LABEL };
 /// Pods created, and pods deleted, by one decision.
 const BURST_MAX: usize = 250;
 
@@ -74,7 +74,7 @@ impl Controller for DaemonSet {
         if set.meta().is_deleting() {
             return Plan::default();
         }
-        Decision::decide(view, set, &self.backoff, Refused::of(last), now)
+        Decision::decide(view, set, &self.backoff, last, now)
     }
 }
 
@@ -115,18 +115,23 @@ struct Decision<'a> {
 }
 
 impl<'a> Decision<'a> {
-    fn decide(view: &dyn View, set: Item, backoff: &'a Backoff, refused: Refused<'a>, now: Timestamp) -> Plan {
+    fn decide(view: &dyn View, set: Item, backoff: &'a Backoff, last: &'a Outcome, now: Timestamp) -> Plan {
         let selector = Selector::parse(set.at("/spec/selector"));
         let claim = Claim {
             owner: &set,
+            owners: &DAEMON_SETS,
             api_version: "apps/v1",
             kind: "DaemonSet",
             selector: &selector,
             resource: &PODS,
             finalizer: None,
+            last,
         };
-        let Claimed { items, writes } = claim.run(view, |_| true);
-        let mut history = History::read(view, &set, OWNER);
+        let Claimed { items, writes, wait } = claim.run(view, |_| true);
+        let mut history = History::read(view, &set, OWNER, last);
+        if let Some(wait) = wait.or_else(|| history.wait.take()) {
+            return wait;
+        }
         let mut plan = Plan { writes, ..Plan::default() };
         let present = match history.present(view, &set) {
             Ok(present) => present,
@@ -152,7 +157,7 @@ impl<'a> Decision<'a> {
         }
         let live: Vec<String> =
             items.iter().filter_map(|pod| pod.meta().label(HASH_LABEL)).map(str::to_owned).collect();
-        let pods = by_node(items);
+        let (pods, refused) = (by_node(items), Refused::of(last));
         let mut decision = Decision { set, nodes, pods, hash: present.hash, backoff, refused, now, plan };
         decision.carry_out();
         let in_use = |revision: &Item| {
@@ -249,7 +254,9 @@ impl<'a> Decision<'a> {
     }
 
     fn make(&mut self, changes: Changes) {
-        let create = &changes.create[..changes.create.len().min(BURST_MAX)];
+        let futile = self.refused.create.is_some_and(pods::is_namespace_terminating);
+        let most = if futile { 0 } else { BURST_MAX };
+        let create = &changes.create[..changes.create.len().min(most)];
         if let Some(error) = self.refused.create.filter(|_| !create.is_empty()) {
             let message = format!("Error creating: {}", error.message);
             self.plan.events.push(self.set.note(EventKind::Warning, "FailedCreate", message));

@@ -221,3 +221,15 @@ fn a_daemon_that_ended_well_is_told_and_replaced() {
     let plan = DaemonSet::default().decide(&view, &Key::new("n", "log"), &Outcome::default(), now());
     assert_eq!(plan.events[0].reason, "SucceededDaemonPod");
 }
+
+#[test]
+fn two_templates_of_one_hash_are_told_apart() {
+    let view = cluster(rolling(1, 0));
+    settle(&view);
+    let mut revision = view.json(&REVISIONS, "n", &view.names(&REVISIONS)[0]);
+    revision["data"]["spec"]["template"]["spec"]["x"] = json!("another");
+    view.put(&REVISIONS, revision);
+    settle(&view);
+    assert_eq!(view.json(&DAEMON_SETS, "n", "log")["status"]["collisionCount"], 1);
+    assert_eq!(view.names(&REVISIONS).len(), 2);
+}

@@ -13,7 +13,7 @@ use coracle_reconcile::{Controller, EventKind, Index, Key, Outcome, Plan, View, 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::claim::Claim;
+use crate::claim::{Claim, Claimed};
 use crate::pods::PODS;
 use crate::replicaset::REPLICA_SETS;
 use crate::selector::Selector;
@@ -43,8 +43,10 @@ impl Controller for Deployment {
 
     fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, now: Timestamp) -> Plan {
         let Some(item) = Item::get(view, &DEPLOYMENTS, key) else { return Plan::default() };
-        let refused = last.refusal(|write| matches!(write, Write::Create { .. }));
-        let mut rollout = Rollout::new(view, item, refused, now);
+        let mut rollout = match Rollout::new(view, item, last, now) {
+            Ok(rollout) => rollout,
+            Err(wait) => return wait,
+        };
         rollout.decide(view);
         rollout.plan
     }
@@ -113,17 +115,23 @@ struct Rollout<'a> {
 }
 
 impl<'a> Rollout<'a> {
-    fn new(view: &dyn View, item: Item, error: Option<&'a Status>, now: Timestamp) -> Rollout<'a> {
+    /// Otherwise what there is to wait for.
+    fn new(view: &dyn View, item: Item, last: &'a Outcome, now: Timestamp) -> Result<Rollout<'a>, Plan> {
         let selector = Selector::parse(item.at("/spec/selector"));
         let claim = Claim {
             owner: &item,
+            owners: &DEPLOYMENTS,
             api_version: "apps/v1",
             kind: "Deployment",
             selector: &selector,
             resource: &REPLICA_SETS,
             finalizer: None,
+            last,
         };
-        let claimed = if selector.is_everything() { Default::default() } else { claim.run(view, |_| true) };
+        let claimed = if selector.is_everything() { Claimed::default() } else { claim.run(view, |_| true) };
+        if let Some(wait) = claimed.wait {
+            return Err(wait);
+        }
         let mut sets: Vec<Set> = claimed.items.into_iter().map(Set::from).collect();
         sets.sort_by_key(|set| (set.item.created(), set.item.name().to_owned()));
         let template = revision::plain(item.at("/spec/template"));
@@ -131,7 +139,8 @@ impl<'a> Rollout<'a> {
         let new = at.map(|at| sets.remove(at));
         let plan = Plan { writes: claimed.writes, ..Plan::default() };
         let status = crate::shape::status_of(&item);
-        Rollout { item, new, old: sets, status, error: error.filter(|error| !error.is_conflict()), now, plan }
+        let error = last.refusal(|write| matches!(write, Write::Create { .. }));
+        Ok(Rollout { item, new, old: sets, status, error, now, plan })
     }
 
     fn decide(&mut self, view: &dyn View) {

@@ -5,6 +5,7 @@ use coracle_reconcile::{EventKind, View, Write};
 use serde_json::{Value, json};
 
 use super::{DEPLOYMENTS, DESIRED_REPLICAS, HASH_LABEL, MAX_REPLICAS, REVISION, REVISION_HISTORY, Rollout, Set};
+use crate::pods::is_namespace_terminating;
 use crate::replicaset::REPLICA_SETS;
 
 /// Annotations of a deployment that its sets do not take over.
@@ -41,10 +42,11 @@ fn sorted(value: &Value) -> Value {
     }
 }
 
-/// FNV-1a of the template and the collision count, in letters that make no words.
+/// FNV-1a of the template and the collision count, in letters that make no words. No collisions are the same as none told.
 pub fn hash(template: &Value, collisions: Option<i64>) -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let text = format!("{}{}", plain(template), collisions.map(|count| count.to_string()).unwrap_or_default());
+    let collisions = collisions.filter(|count| *count > 0).map(|count| count.to_string());
+    let text = format!("{}{}", plain(template), collisions.unwrap_or_default());
     let number = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     number.to_string().bytes().map(|digit| char::from(ALPHABET[digit as usize % ALPHABET.len()])).collect()
 }
@@ -119,8 +121,10 @@ impl Rollout<'_> {
             self.status["collisionCount"] = json!(count);
             return;
         }
-        if let Some(error) = self.error {
-            self.tell_failed_creation(&name, error);
+        match self.error {
+            Some(error) if is_namespace_terminating(error) => return,
+            Some(error) => self.tell_failed_creation(&name, error),
+            None => {}
         }
         let replicas = self.new_replicas(0);
         let object = self.new_set(&name, &hash, template, replicas);

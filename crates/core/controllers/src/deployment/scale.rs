@@ -15,7 +15,8 @@ impl Rollout<'_> {
         let active = self.sets().filter(|set| set.replicas > 0).count();
         if active <= 1 {
             let only = self.sets().find(|set| set.replicas > 0).or(self.new.as_ref()).or(self.old.last()).cloned();
-            if let Some(set) = only.filter(|set| set.replicas != self.replicas()) {
+            // Also one of that size already, which is to say so: else it would be scaling for ever.
+            if let Some(set) = only {
                 self.put(&set, self.replicas());
             }
             return;
@@ -66,6 +67,9 @@ impl Rollout<'_> {
     }
 
     fn share(&self, set: &Set, allowed: i64, to_add: i64, added: i64) -> i64 {
+        if allowed == 0 {
+            return -set.replicas;
+        }
         let fallback = self.item.int("/status/replicas");
         let before = set.recorded(MAX_REPLICAS).filter(|max| *max > 0).unwrap_or(fallback);
         if before == 0 {

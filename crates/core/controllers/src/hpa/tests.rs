@@ -243,8 +243,7 @@ fn a_refused_write_is_told_and_the_size_not_taken_for_changed() {
         let plan = controller.decide(&view, &Key::new("n", "h"), &last, now());
         assert_eq!((plan.events[0].reason, plan.wake_after), (reason, Some(Duration::from_secs(15))));
         if at == 0 {
-            let message =
-                "New size: 3; reason: cpu resource utilization (percentage of request) above target; error: Internal error occurred: no";
+            let message = "New size: 3; reason: cpu resource utilization (percentage of request) above target; error: Internal error occurred: no";
             assert_eq!(plan.events[0].message, message);
             assert_eq!(conditions(&plan)[0], "AbleToScale=False FailedUpdateScale");
             assert!(status(&plan)["lastScaleTime"].is_null() && status(&plan)["currentReplicas"] == 2);

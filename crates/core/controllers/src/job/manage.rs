@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use coracle_meta::Status;
 use coracle_reconcile::{EventKind, Write};
 use serde_json::{Value, json};
 
@@ -167,7 +166,7 @@ impl Decision<'_> {
             }
             Act::Create(indexes) => {
                 if let Some(error) = self.refused.create.filter(|_| !indexes.is_empty()) {
-                    if is_namespace_terminating(error) {
+                    if pods::is_namespace_terminating(error) {
                         return;
                     }
                     let message = format!("Error creating: {}", error.message);
@@ -247,9 +246,4 @@ fn add_environment(container: &mut Value) {
     if let Some(list) = container["env"].as_array_mut().filter(|list| !list.iter().any(|env| env["name"] == NAME)) {
         list.push(json!({"name": NAME, "valueFrom": {"fieldRef": {"fieldPath": field}}}));
     }
-}
-
-fn is_namespace_terminating(error: &Status) -> bool {
-    let causes = error.details.iter().flat_map(|details| &details.causes);
-    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }

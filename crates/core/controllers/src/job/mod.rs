@@ -40,7 +40,7 @@ impl Controller for Job {
     }
 
     fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, now: Timestamp) -> Plan {
-        let Some(job) = Item::get(view, &JOBS, key) else { return forget(view, key, None) };
+        let Some(job) = Item::get(view, &JOBS, key) else { return forget(view, key) };
         let manager = job.text("/spec/managedBy");
         if !manager.is_empty() && manager != "kubernetes.io/job-controller" {
             return Plan::default();
@@ -51,9 +51,12 @@ impl Controller for Job {
             return Plan { events, ..Plan::default() };
         }
         if is_finished(&job) {
-            return forget(view, key, Some(&job));
+            return forget(view, key);
         }
-        Decision::new(view, job, last, now).decide()
+        match Decision::new(view, job, last, now) {
+            Ok(decision) => decision.decide(),
+            Err(wait) => wait,
+        }
     }
 }
 
@@ -72,17 +75,27 @@ fn pod_keys(view: &dyn View, pod: &Object) -> Vec<Key> {
 }
 
 /// Nobody counts the pods of a job that is gone or finished: the finalizer must not hold them.
-fn forget(view: &dyn View, key: &Key, finished: Option<&Item>) -> Plan {
+fn forget(view: &dyn View, key: &Key) -> Plan {
     let held = view.list(&PODS, Some(&key.namespace)).into_iter().filter(|pod| {
         pod.meta.finalizers.iter().any(|held| held == FINALIZER)
-            && match (pod.meta.controller(), finished) {
-                (Some(owner), Some(job)) => owner.uid == job.uid(),
-                (Some(_), None) => controller_key(pod, "batch", "Job").as_ref() == Some(key),
-                (None, _) => pod.meta.label(JOB_NAME_LABEL) == Some(&key.name),
+            && match pod.meta.controller() {
+                Some(_) => controller_key(pod, "batch", "Job").as_ref() == Some(key),
+                None => pod.meta.label(JOB_NAME_LABEL) == Some(&key.name),
             }
     });
     let writes = Item::all(held.collect()).iter().map(without_finalizer).collect();
     Plan { writes, ..Plan::default() }
+}
+
+/// Tracked pods of a job that had the name before: nobody counts them any more.
+fn of_predecessors(view: &dyn View, job: &Item) -> Vec<Item> {
+    let key = Key::of(&job.object);
+    let pods = view.list(&PODS, Some(&key.namespace)).into_iter().filter(|pod| {
+        pod.meta.finalizers.iter().any(|held| held == FINALIZER)
+            && !job.controls(&pod.meta)
+            && controller_key(pod, "batch", "Job").as_ref() == Some(&key)
+    });
+    Item::all(pods.collect())
 }
 
 fn without_finalizer(pod: &Item) -> coracle_reconcile::Write {
@@ -134,17 +147,24 @@ struct Indexed {
 }
 
 impl<'a> Decision<'a> {
-    fn new(view: &dyn View, job: Item, last: &'a Outcome, now: Timestamp) -> Decision<'a> {
+    /// Otherwise what there is to wait for.
+    fn new(view: &dyn View, job: Item, last: &'a Outcome, now: Timestamp) -> Result<Decision<'a>, Plan> {
         let selector = Selector::parse(job.at("/spec/selector"));
         let claim = Claim {
             owner: &job,
+            owners: &JOBS,
             api_version: "batch/v1",
             kind: "Job",
             selector: &selector,
             resource: &PODS,
             finalizer: Some(FINALIZER),
+            last,
         };
-        let Claimed { items: mut pods, writes } = claim.run(view, |_| true);
+        let Claimed { items: mut pods, mut writes, wait } = claim.run(view, |_| true);
+        if let Some(wait) = wait {
+            return Err(wait);
+        }
+        writes.extend(of_predecessors(view, &job).iter().map(without_finalizer));
         let active: Vec<Item> = pods.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
         let mut status = status_of(&job);
         if !status["uncountedTerminatedPods"].is_object() {
@@ -163,7 +183,7 @@ impl<'a> Decision<'a> {
         let refused = Refused::of(last);
         let plan = Plan { writes, ..Plan::default() };
         let (indexed, finished) = (None, None);
-        Decision { job, pods, active, status, counts, indexed, finished, refused, now, plan }
+        Ok(Decision { job, pods, active, status, counts, indexed, finished, refused, now, plan })
     }
 
     fn decide(mut self) -> Plan {

@@ -308,3 +308,41 @@ fn more_failed_indexes_than_are_allowed_end_the_job() {
     let told = plans.iter().chain(&after).flat_map(|plan| &plan.events);
     assert!(told.into_iter().any(|event| event.reason == "MaxFailedIndexesExceeded"), "{after:#?}");
 }
+
+#[test]
+fn pods_of_a_job_that_had_the_name_before_are_let_go() {
+    for finished in [false, true] {
+        let view = job(json!({}));
+        settle(&view, now());
+        if finished {
+            end(&view, "Succeeded", 0, any);
+            end(&view, "Succeeded", 0, any);
+            settle(&view, now());
+        }
+        let owner =
+            json!({"apiVersion": "batch/v1", "kind": "Job", "name": "work", "uid": "before", "controller": true});
+        view.put(
+            &PODS,
+            json!({"metadata": {"name": "old", "namespace": "n", "labels": {"job": "work"},
+            "finalizers": [FINALIZER], "ownerReferences": [owner]}, "status": {"phase": "Running"}}),
+        );
+        settle(&view, now());
+        assert!(view.json(&PODS, "n", "old")["metadata"]["finalizers"].is_null(), "{finished}");
+        assert_eq!(status(&view)["failed"], Value::Null, "it is nobody's failure");
+    }
+}
+
+#[test]
+fn more_successes_than_were_asked_for_are_told() {
+    let view = job(json!({"completions": 1, "parallelism": 1}));
+    settle(&view, now());
+    let mut more = pods_of(&view)[0].clone();
+    end(&view, "Succeeded", 0, any);
+    more["metadata"]["name"] = json!("more");
+    more["metadata"]["uid"] = json!("more");
+    more["status"] = json!({"phase": "Succeeded"});
+    view.put(&PODS, more);
+    let plans = settle(&view, now());
+    let told: Vec<&str> = plans.iter().flat_map(|plan| &plan.events).map(|event| event.reason).collect();
+    assert_eq!((told, &status(&view)["succeeded"]), (vec!["TooManySucceededPods", "Completed"], &json!(2)));
+}

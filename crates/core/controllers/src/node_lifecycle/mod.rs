@@ -1,5 +1,11 @@
 //! Nodes that fall silent: their conditions become Unknown, taints keep pods away and drive them off, their pods are
-//! told unready. A node is taken for silent when neither its lease nor its status moved for a while, by our own clock.
+//! told unready. A node is taken for silent when neither its lease nor its status moved for a while, by a clock that
+//! nobody sets: a time of day that jumps says nothing of nodes.
+
+mod taints;
+#[cfg(test)]
+mod tests;
+mod zones;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +19,8 @@ use serde_json::{Value, json};
 use crate::pods::{PODS, is_ready};
 use crate::shape::{Item, condition, rfc3339, set_condition, status_of};
 use crate::taint_eviction::NODES;
+use taints::{Driving, taint};
+use zones::{Pace, Zones};
 
 const LEASES: Resource = Resource::new("coordination.k8s.io", "leases");
 const LEASE_NAMESPACE: &str = "kube-node-lease";
@@ -20,32 +28,33 @@ const LEASE_NAMESPACE: &str = "kube-node-lease";
 const SILENCE_MAX: Duration = Duration::from_secs(50);
 /// As long for a node that has never told its status.
 const STARTUP_MAX: Duration = Duration::from_secs(60);
+/// How often a node is looked at that is not ready, and how long it has been so before its pods are driven off: time in
+/// which others may turn out to be so too. Upstream's `--node-monitor-period`.
+const MONITOR: Duration = Duration::from_secs(5);
 /// Pods a decision tells unready; more follow in the next.
 const PODS_MAX: usize = 500;
-
-const NOT_READY: &str = "node.kubernetes.io/not-ready";
-const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
-/// Conditions that keep new pods away while they hold.
-const CONDITION_TAINTS: [(&str, &str); 4] = [
-    ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
-    ("DiskPressure", "node.kubernetes.io/disk-pressure"),
-    ("PIDPressure", "node.kubernetes.io/pid-pressure"),
-    ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
-];
-const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// Remembers when each node was last seen to move: its own clock may be wrong, and after a start every node gets the
 /// full time.
 #[derive(Default)]
 pub struct NodeLifecycle {
-    seen: Mutex<BTreeMap<String, Seen>>,
+    memory: Mutex<Memory>,
 }
 
-#[derive(Clone)]
+#[derive(Default)]
+struct Memory {
+    seen: BTreeMap<String, Seen>,
+    pace: Pace,
+}
+
 struct Seen {
     uid: String,
     signs: (Value, Value),
-    at: Timestamp,
+    at: Duration,
+    /// Since when it is not ready.
+    unready: Option<Duration>,
+    /// Whether its pods have been told unready since.
+    pods_told: bool,
 }
 
 fn removed(name: &str, uid: &str) -> EventNote {
@@ -80,18 +89,21 @@ impl Controller for NodeLifecycle {
         vec![PODS]
     }
 
-    fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, now: Timestamp) -> Plan {
+    fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, now: Timestamp) -> Plan {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let Memory { seen, pace } = &mut *memory;
         let Some(node) = Item::get(view, &NODES, key) else {
-            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&key.name);
-            let events = seen.map(|seen| removed(&key.name, &seen.uid)).into_iter().collect();
+            let events = seen.remove(&key.name).map(|seen| removed(&key.name, &seen.uid)).into_iter().collect();
             return Plan { events, ..Plan::default() };
         };
-        let (silent, first) = self.silence(view, &node, now);
         let mut plan = Plan::default();
+        let first = !seen.contains_key(node.name());
+        let seen = seen.entry(node.name().into()).or_insert_with(|| Seen::new(&node));
         if first {
             let message = format!("Node {0} event: Registered Node {0} in Controller", node.name());
             plan.events.push(node.note(EventKind::Normal, "RegisteredNode", message));
         }
+        let silent = seen.silence(signs(view, &node), view.steady(), first);
         let told = condition(node.at("/status"), "Ready").is_some();
         let bound = if told { SILENCE_MAX } else { STARTUP_MAX };
         let mut status = status_of(&node);
@@ -101,38 +113,68 @@ impl Controller for NodeLifecycle {
         } else {
             plan.wake_by(bound - silent + Duration::from_millis(1));
         }
-        let was_ready = is_true(node.at("/status"), "Ready");
-        if was_ready && !is_true(&status, "Ready") {
+        let ready = condition(&status, "Ready").is_some_and(|ready| ready["status"] == "True");
+        if !ready && is_true(node.at("/status"), "Ready") {
             let message = format!("Node {} status is now: NodeNotReady", node.name());
             plan.events.push(node.note(EventKind::Normal, "NodeNotReady", message));
         }
-        taint(view, &node, &status, &mut plan, now);
-        if !is_true(&status, "Ready") && condition(&status, "Ready").is_some() {
-            unready_pods(view, &node, &mut plan, now);
+        if last.error.is_some() || ready {
+            seen.pods_told = false;
+        }
+        seen.unready = (!ready).then(|| seen.unready.unwrap_or(view.steady()));
+        let driving = seen.driving(view, &node, pace, &mut plan);
+        taint(&node, &status, driving, &mut plan, now);
+        if !ready && condition(&status, "Ready").is_some() {
+            seen.pods_told = seen.pods_told || unready_pods(view, &node, &mut plan, now);
+            plan.wake_by(MONITOR);
         }
         plan
     }
 }
 
-impl NodeLifecycle {
-    /// How long the node has not moved, and whether it was never seen before.
-    fn silence(&self, view: &dyn View, node: &Item, now: Timestamp) -> (Duration, bool) {
-        let lease = Item::get(view, &LEASES, &Key::new(LEASE_NAMESPACE, node.name()));
-        let renewed = lease.map(|lease| lease.at("/spec/renewTime").clone()).unwrap_or_default();
-        let ready = condition(node.at("/status"), "Ready");
-        let heartbeat = ready.map(|ready| ready["lastHeartbeatTime"].clone()).unwrap_or_default();
-        let signs = (renewed, heartbeat);
-        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = all.get(node.name()).cloned();
-        let first = known.is_none();
-        match known {
-            Some(seen) if seen.signs == signs => {
-                (Duration::from_secs_f64(now.duration_since(seen.at).as_secs_f64().max(0.0)), first)
-            }
-            _ => {
-                all.insert(node.name().into(), Seen { uid: node.uid().into(), signs, at: now });
-                (Duration::ZERO, first)
-            }
+/// What a living node renews: its lease, and the time of its status.
+fn signs(view: &dyn View, node: &Item) -> (Value, Value) {
+    let lease = Item::get(view, &LEASES, &Key::new(LEASE_NAMESPACE, node.name()));
+    let renewed = lease.map(|lease| lease.at("/spec/renewTime").clone()).unwrap_or_default();
+    let ready = condition(node.at("/status"), "Ready");
+    (renewed, ready.map(|ready| ready["lastHeartbeatTime"].clone()).unwrap_or_default())
+}
+
+impl Seen {
+    fn new(node: &Item) -> Seen {
+        let signs = (Value::Null, Value::Null);
+        Seen { uid: node.uid().into(), signs, at: Duration::ZERO, unready: None, pods_told: false }
+    }
+
+    /// How long the node has not moved.
+    fn silence(&mut self, signs: (Value, Value), now: Duration, first: bool) -> Duration {
+        if first || self.signs != signs {
+            (self.signs, self.at) = (signs, now);
+        }
+        now.saturating_sub(self.at)
+    }
+
+    /// Whether the pods of a node that is not ready are driven off now.
+    fn driving(&self, view: &dyn View, node: &Item, pace: &mut Pace, plan: &mut Plan) -> Driving {
+        let Some(since) = self.unready else { return Driving::Out };
+        let zones = Zones::of(view, node);
+        // With no node ready anywhere it is we who are cut off: nobody is driven away.
+        if zones.are_cut_off() {
+            return Driving::Nobody;
+        }
+        let now = view.steady();
+        if taints::drives(node) {
+            return Driving::Out;
+        }
+        match zones.pause(node) {
+            Some(pause) if now >= since + MONITOR => match pace.take(node, pause, now) {
+                Ok(()) => Driving::Out,
+                Err(wait) => {
+                    plan.wake_by(wait);
+                    Driving::NotYet
+                }
+            },
+            _ => Driving::NotYet,
         }
     }
 }
@@ -157,56 +199,12 @@ fn fall_silent(node: &Item, status: &mut Value, now: Timestamp) {
     }
 }
 
-/// The taints that conditions call for, the others as they are.
-fn taint(view: &dyn View, node: &Item, status: &Value, plan: &mut Plan, now: Timestamp) {
-    let ready = condition(status, "Ready").map(|ready| ready["status"].as_str().unwrap_or_default().to_owned());
-    let silent_key = match ready.as_deref() {
-        Some("True") | None => None,
-        Some("False") => Some(NOT_READY),
-        Some(_) => Some(UNREACHABLE),
-    };
-    let mut wanted: Vec<(&str, &str)> = Vec::new();
-    wanted.extend(silent_key.map(|key| (key, "NoSchedule")));
-    let held = CONDITION_TAINTS.iter().filter(|(kind, _)| is_true(status, kind));
-    wanted.extend(held.map(|(_, key)| (*key, "NoSchedule")));
-    if node.at("/spec/unschedulable") == true {
-        wanted.push((UNSCHEDULABLE, "NoSchedule"));
-    }
-    // With no node ready it is we who are cut off: nobody is driven away.
-    let cut_off = silent_key.is_some() && !any_other_ready(view, node);
-    if !cut_off {
-        wanted.extend(silent_key.map(|key| (key, "NoExecute")));
-    }
-    let old = node.list("/spec/taints");
-    let is = |taint: &Value, (key, effect): (&str, &str)| taint["key"] == key && taint["effect"] == effect;
-    // Until a node has told anything, its taint of registration stays.
-    let ours = |taint: &Value| {
-        let key = taint["key"].as_str().unwrap_or_default();
-        let silence = [NOT_READY, UNREACHABLE].contains(&key) && ready.is_some();
-        silence || key == UNSCHEDULABLE || CONDITION_TAINTS.iter().any(|(_, known)| *known == key)
-    };
-    let keep = |taint: &&Value| !ours(taint) || wanted.iter().any(|entry| is(taint, *entry));
-    let mut new: Vec<Value> = old.iter().filter(keep).cloned().collect();
-    for (key, effect) in wanted {
-        if !new.iter().any(|taint| is(taint, (key, effect))) {
-            new.push(json!({"key": key, "effect": effect, "timeAdded": rfc3339(now)}));
-        }
-    }
-    if new != old {
-        let taints = if new.is_empty() { Value::Null } else { json!(new) };
-        plan.writes.push(node.patch_this_version(&NODES, json!({"spec": {"taints": taints}})));
-    }
-}
-
-fn any_other_ready(view: &dyn View, node: &Item) -> bool {
-    let others = Item::all(view.list(&NODES, None));
-    others.iter().any(|other| other.name() != node.name() && is_true(other.at("/status"), "Ready"))
-}
-
-/// Pods of a silent node serve nobody.
-fn unready_pods(view: &dyn View, node: &Item, plan: &mut Plan, now: Timestamp) {
-    let pods = Item::all(view.by_index(&PODS, Index::Node, node.name()));
-    for pod in pods.iter().filter(|pod| is_ready(pod)).take(PODS_MAX) {
+/// Pods of a node that is not ready serve nobody. They are told once: a kubelet that lives knows better. Answers whether
+/// that was all of them.
+fn unready_pods(view: &dyn View, node: &Item, plan: &mut Plan, now: Timestamp) -> bool {
+    let mut pods = Item::all(view.by_index(&PODS, Index::Node, node.name()));
+    pods.retain(is_ready);
+    for pod in pods.iter().take(PODS_MAX) {
         let mut status = status_of(pod);
         let mut ready = condition(&status, "Ready").cloned().unwrap_or_default();
         ready["status"] = json!("False");
@@ -215,76 +213,5 @@ fn unready_pods(view: &dyn View, node: &Item, plan: &mut Plan, now: Timestamp) {
         plan.writes.extend(pod.status_write(&PODS, &status));
         plan.events.push(pod.note(EventKind::Warning, "NodeNotReady", "Node is not ready"));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use coracle_testkit::{FakeView, Witness};
-
-    fn at(seconds: u64) -> Timestamp {
-        "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + Duration::from_secs(seconds)
-    }
-
-    fn node(name: &str, ready: &str) -> Value {
-        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": {"conditions": [
-            {"type": "Ready", "status": ready, "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]}})
-    }
-
-    fn lease(renewed: &str) -> Value {
-        json!({"metadata": {"name": "x", "namespace": LEASE_NAMESPACE}, "spec": {"renewTime": renewed}})
-    }
-
-    fn taints(view: &FakeView) -> Vec<String> {
-        let node = view.json(&NODES, "", "x");
-        let taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
-        taints
-            .iter()
-            .map(|taint| format!("{}:{}", taint["key"].as_str().unwrap(), taint["effect"].as_str().unwrap()))
-            .collect()
-    }
-
-    #[test]
-    fn a_silent_node_is_unknown_and_drives_pods_away() {
-        let pod = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"nodeName": "x"},
-            "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
-        let view = FakeView::new()
-            .with(NODES, node("x", "True"))
-            .with(NODES, node("y", "True"))
-            .with(LEASES, lease("a"))
-            .with(PODS, pod);
-        let (controller, key) = (NodeLifecycle::default(), Key::new("", "x"));
-        assert!(view.settle(&controller, &key, at(0)).is_empty());
-        view.put(&LEASES, lease("b"));
-        assert!(view.settle(&controller, &key, at(49)).is_empty());
-        let plan = controller.decide(&view, &key, &Outcome::default(), at(60));
-        assert_eq!(plan.wake_after, Some(Duration::from_millis(39_001)));
-        view.settle(&controller, &key, at(100));
-        let status = view.json(&NODES, "", "x")["status"].clone();
-        let ready = condition(&status, "Ready").unwrap();
-        assert_eq!((&ready["status"], &ready["reason"]), (&json!("Unknown"), &json!("NodeStatusUnknown")));
-        assert_eq!(taints(&view), [format!("{UNREACHABLE}:NoSchedule"), format!("{UNREACHABLE}:NoExecute")]);
-        assert!(!is_true(&view.json(&PODS, "n", "p")["status"], "Ready"));
-        view.remove(&NODES, "", "x");
-        let gone = controller.decide(&view, &key, &Outcome::default(), at(100));
-        assert_eq!((gone.events[0].reason, gone.events[0].regarding["name"].as_str()), ("RemovingNode", Some("x")));
-        assert!(controller.decide(&view, &key, &Outcome::default(), at(100)).is_empty());
-    }
-
-    #[test]
-    fn with_no_node_ready_nobody_is_driven_away() {
-        let view = FakeView::new().with(NODES, node("x", "False"));
-        let controller = NodeLifecycle::default();
-        view.settle(&controller, &Key::new("", "x"), at(0));
-        assert_eq!(taints(&view), [format!("{NOT_READY}:NoSchedule")]);
-    }
-
-    #[test]
-    fn a_ready_node_loses_its_taints_and_a_cordoned_one_gets_one() {
-        let mut tree = node("x", "True");
-        tree["spec"] = json!({"unschedulable": true, "taints": [{"key": NOT_READY, "effect": "NoSchedule"}, {"key": "mine", "effect": "NoSchedule"}]});
-        let view = FakeView::new().with(NODES, tree);
-        view.settle(&NodeLifecycle::default(), &Key::new("", "x"), at(0));
-        assert_eq!(taints(&view), ["mine:NoSchedule".to_owned(), format!("{UNSCHEDULABLE}:NoSchedule")]);
-    }
+    pods.len() <= PODS_MAX
 }

@@ -21,7 +21,8 @@ pub use claims::CLAIMS;
 use identity::{REVISION_LABEL, ordinal_of, parent_of};
 
 pub const STATEFUL_SETS: Resource = Resource::new("apps", "statefulsets");
-const OWNER: Owner = Owner { kind: "StatefulSet", hash_label: "controller.kubernetes.io/hash" };
+const OWNER: Owner =
+    Owner { resource: &STATEFUL_SETS, kind: "StatefulSet", hash_label: "controller.kubernetes.io/hash" };
 
 pub struct StatefulSet;
 
@@ -48,7 +49,7 @@ impl Controller for StatefulSet {
         if Selector::parse(set.at("/spec/selector")).is_everything() {
             return Plan::default();
         }
-        Decision::decide(view, set, Refused::of(last), now)
+        Decision::decide(view, set, last, now)
     }
 }
 
@@ -93,19 +94,24 @@ struct Decision<'a> {
 }
 
 impl<'a> Decision<'a> {
-    fn decide(view: &'a dyn View, set: Item, refused: Refused<'a>, now: Timestamp) -> Plan {
+    fn decide(view: &'a dyn View, set: Item, last: &'a Outcome, now: Timestamp) -> Plan {
         let selector = Selector::parse(set.at("/spec/selector"));
         let claim = Claim {
             owner: &set,
+            owners: &STATEFUL_SETS,
             api_version: "apps/v1",
             kind: "StatefulSet",
             selector: &selector,
             resource: &PODS,
             finalizer: None,
+            last,
         };
-        let Claimed { items, writes } = claim.run(view, |pod| parent_of(pod) == set.name());
+        let Claimed { items, writes, wait } = claim.run(view, |pod| parent_of(pod) == set.name());
+        let mut history = History::read(view, &set, OWNER, last);
+        if let Some(wait) = wait.or_else(|| history.wait.take()) {
+            return wait;
+        }
         let mut plan = Plan { writes, ..Plan::default() };
-        let mut history = History::read(view, &set, OWNER);
         let update = match history.present(view, &set) {
             Ok(present) => Revision { name: present.name, template: set.at("/spec/template").clone() },
             Err(Collision) => {
@@ -118,7 +124,7 @@ impl<'a> Decision<'a> {
         let current = history.named(set.text("/status/currentRevision")).filter(|known| known.name() != update.name);
         let current = current.map(|known| Revision { name: known.name().into(), template: template_of(known) });
         let current = current.unwrap_or_else(|| update.clone());
-        let counts = status::Counts::default();
+        let (counts, refused) = (status::Counts::default(), Refused::of(last));
         let (replicas, condemned) = places(&set, &items);
         let mut decision = Decision { view, set, current, update, replicas, condemned, counts, refused, now, plan };
         decision.counts = decision.count(&items);
@@ -196,13 +202,17 @@ fn in_range(set: &Item, ordinal: i64) -> bool {
 }
 
 fn places(set: &Item, pods: &[Item]) -> (Vec<Replica>, Vec<Item>) {
-    let size = set.at("/spec/replicas").as_i64().unwrap_or(1);
-    let range = start_of(set)..start_of(set) + size;
-    let mut replicas: Vec<Replica> = range.map(|ordinal| Replica { ordinal, pod: None }).collect();
+    let start = start_of(set);
+    let highest = pods.iter().filter_map(ordinal_of).filter(|ordinal| in_range(set, *ordinal)).max();
+    // However large the set is to be: beyond its pods, only as many places as are filled at once matter now.
+    let enough = highest.map_or(0, |highest| highest - start + 1) + order::BURST_MAX as i64;
+    let size = set.at("/spec/replicas").as_i64().unwrap_or(1).min(enough);
+    let mut replicas: Vec<Replica> = (start..start + size).map(|ordinal| Replica { ordinal, pod: None }).collect();
     let mut condemned: Vec<Item> = Vec::new();
     for pod in pods {
         let Some(ordinal) = ordinal_of(pod) else { continue };
-        match replicas.iter_mut().find(|replica| replica.ordinal == ordinal) {
+        let place = usize::try_from(ordinal - start).ok();
+        match place.and_then(|place| replicas.get_mut(place)) {
             Some(replica) => replica.pod = Some(pod.clone()),
             None => condemned.push(pod.clone()),
         }

@@ -18,7 +18,7 @@ enum Next {
 }
 
 /// Pods created or deleted by one decision.
-const BURST_MAX: usize = 500;
+pub const BURST_MAX: usize = 500;
 /// How often a claim is looked at that is still to go.
 const CLAIM_CHECK: Duration = Duration::from_secs(5);
 

@@ -3,6 +3,7 @@
 use coracle_testkit::{FakeView, Witness};
 
 use super::*;
+use coracle_reconcile::Write;
 
 fn now() -> Timestamp {
     "2026-01-01T01:00:00Z".parse().unwrap()
@@ -242,4 +243,36 @@ fn a_claim_with_another_controller_is_told() {
     view.put(&CLAIMS, claim);
     let plan = StatefulSet.decide(&view, &Key::new("n", "db"), &Outcome::default(), now());
     assert!(plan.events.iter().any(|event| event.reason == "ConflictingController"), "{plan:#?}");
+}
+
+#[test]
+fn a_set_of_an_absurd_size_grows_by_what_can_be_made_at_once() {
+    let view = cluster(json!({"replicas": i32::MAX, "podManagementPolicy": "Parallel", "volumeClaimTemplates": []}));
+    let plan = |view: &FakeView| StatefulSet.decide(view, &Key::new("n", "db"), &Outcome::default(), now());
+    let pods = |plan: &Plan| {
+        let made =
+            plan.writes.iter().filter(|write| matches!(write, Write::Create { resource, .. } if *resource == PODS));
+        made.count()
+    };
+    let first = plan(&view);
+    assert_eq!(pods(&first), 500);
+    view.apply(&first);
+    start(&view);
+    assert_eq!(pods(&plan(&view)), 500);
+}
+
+#[test]
+fn a_revision_of_the_same_template_is_no_collision_whoever_owns_it_still() {
+    let view = cluster(json!({}));
+    run(&view);
+    let mut revision = view.json(&REVISIONS, "n", &view.names(&REVISIONS)[0]);
+    // The set was deleted and made anew, and its pods and revisions do not show yet that they are orphans.
+    revision["metadata"]["ownerReferences"][0]["uid"] = json!("before");
+    view.put(&REVISIONS, revision.clone());
+    let plan = StatefulSet.decide(&view, &Key::new("n", "db"), &Outcome::default(), now());
+    assert!(plan.writes.is_empty(), "{plan:#?}");
+    revision["data"]["spec"]["template"]["spec"]["x"] = json!("another template of the same hash");
+    view.put(&REVISIONS, revision);
+    settle(&view);
+    assert_eq!(status(&view)["collisionCount"], 1);
 }

@@ -11,7 +11,8 @@ use coracle_reconcile::{Change, Controller, Informed, Key, Outcome, Plan, View, 
 use coracle_rt::{Clock, Scope};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::mpsc;
+use jiff::SignedDuration;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::catalog::{Around, Catalog};
@@ -33,6 +34,10 @@ const REST_FACTOR: u32 = 10;
 const REST_MAX: Duration = Duration::from_millis(100);
 const SYNC_CHECK: Duration = Duration::from_millis(5);
 const DISCOVERY_RETRY: Duration = Duration::from_secs(2);
+/// How often the time of day is compared with a clock that nobody sets, and how far it must be off to have jumped: it
+/// does so when somebody sets it, and when a machine wakes up.
+const JUMP_CHECK: Duration = Duration::from_secs(30);
+const JUMP_MIN: SignedDuration = SignedDuration::from_secs(2);
 
 /// Makes the client that carries an identity, given the name of its service account in `kube-system`.
 pub type Clients = Arc<dyn Fn(&str) -> Client + Send + Sync>;
@@ -61,6 +66,8 @@ impl Driver {
         let (records, inbox) = mpsc::channel(RECORDS_MAX);
         self.scope.spawn_until_cancelled("events", record_all(inbox, self.clock.clone()));
         let (catalog, started) = (Arc::new(Catalog::default()), Instant::now());
+        let (jump, jumps) = watch::channel(());
+        self.scope.spawn_until_cancelled("clock-jumps", tell_jumps(self.clock.clone(), jump));
         let mut everything = Vec::new();
         for (controller, view) in controllers {
             let (sender, changes) = mpsc::unbounded_channel();
@@ -85,6 +92,7 @@ impl Driver {
                 waiting: HashMap::new(),
                 outcomes: HashMap::new(),
                 resting: HashMap::new(),
+                jumps: jumps.clone(),
             };
             self.scope.spawn_until_cancelled("controller", worker.run(sender, changes));
         }
@@ -108,6 +116,21 @@ async fn record_all(mut inbox: mpsc::Receiver<Record>, clock: Clock) {
     let mut recorder = Recorder::default();
     while let Some(record) = inbox.recv().await {
         recorder.record(record, clock.now()).await;
+    }
+}
+
+/// Tells when the time of day has jumped.
+async fn tell_jumps(clock: Clock, jump: watch::Sender<()>) {
+    let (mut seen, mut at) = (clock.now(), Instant::now());
+    loop {
+        tokio::time::sleep(JUMP_CHECK).await;
+        let (now, passed) = (clock.now(), at.elapsed());
+        let off = now.duration_since(seen) - SignedDuration::try_from(passed).unwrap_or_default();
+        (seen, at) = (now, Instant::now());
+        if off.abs() >= JUMP_MIN {
+            tracing::info!(component = "controllers", seconds = off.as_secs(), "the time of day has jumped");
+            jump.send_replace(());
+        }
     }
 }
 
@@ -161,6 +184,8 @@ struct Worker {
     outcomes: HashMap<Key, Outcome>,
     /// Until when keys rest that are dear to decide about.
     resting: HashMap<Key, Instant>,
+    /// Changes when the time of day has jumped, which keys may have waited for.
+    jumps: watch::Receiver<()>,
 }
 
 type InFlight = FuturesUnordered<BoxFuture<'static, (Key, Plan, Done)>>;
@@ -187,6 +212,7 @@ impl Worker {
                         self.note(&note);
                     }
                 }
+                Ok(()) = self.jumps.changed() => self.queue.ring_all(),
                 () = sleep_until(due) => {}
             }
         }

@@ -82,6 +82,15 @@ impl Queue {
         self.failures.remove(key);
     }
 
+    /// Rings every timer: a key that waits for a time of day may have reached it by a leap.
+    pub fn ring_all(&mut self) {
+        let timers = std::mem::take(&mut self.timers);
+        self.timer_of.clear();
+        for key in timers.into_values() {
+            self.add(key);
+        }
+    }
+
     /// When the next timer rings.
     pub fn next_due(&self) -> Option<Instant> {
         self.timers.first_key_value().map(|((at, _), _)| *at)
@@ -147,5 +156,15 @@ mod tests {
         assert_eq!(queue.next_due(), Some(now + Duration::from_secs(3)));
         assert_eq!(queue.take(now + Duration::from_secs(3)), Some(key("a")));
         assert_eq!(queue.next_due(), None);
+    }
+
+    #[test]
+    fn all_timers_ring_when_the_time_of_day_jumps() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add_at(key("a"), now + Duration::from_secs(9));
+        queue.add_at(key("b"), now + Duration::from_secs(3));
+        queue.ring_all();
+        assert_eq!(queue.next_due(), None);
+        assert_eq!([queue.take(now), queue.take(now), queue.take(now)], [Some(key("b")), Some(key("a")), None]);
     }
 }

@@ -139,6 +139,37 @@ async fn absurd(world: Arc<World>) {
     assert!(!has("soon", "TooManyMissedTimes"), "{:?}", world.events("default", "soon"));
 }
 
+async fn leapt(world: Arc<World>) {
+    let hour = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "seldom"}, "spec": {
+        "schedule": "0 0 * * *", "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never",
+        "containers": [{"name": "c", "image": "i"}]}}}}}});
+    make(&world, &CRON_JOBS, &hour).await;
+    make(&world, &DEPLOYMENTS, &workload("Deployment", "web", 2)).await;
+    world
+        .until(900, "pods", |world| world.list(&PODS, "default").iter().filter(|pod| is_ready(pod)).count() == 2)
+        .await;
+    let uids = |world: &World| -> Vec<String> {
+        let pods = world.list(&PODS, "default");
+        let own = pods.iter().filter(|pod| text(pod, "/metadata/name").starts_with("web-"));
+        own.map(|pod| text(pod, "/metadata/uid").to_owned()).collect()
+    };
+    let before = uids(&world);
+    world.jump(jiff::SignedDuration::from_hours(25));
+    world.until(300, "the job of the day that was leapt over", |world| world.list(&JOBS, "default").len() == 1).await;
+    world.jump(jiff::SignedDuration::from_hours(-25));
+    world.pass(600).await;
+    assert_eq!(world.list(&JOBS, "default").len(), 1, "not once more");
+    assert_eq!(uids(&world), before, "no node was taken for silent");
+    for node in world.list(&Resource::new("", "nodes"), "") {
+        assert!(node["spec"]["taints"].is_null(), "{node:#}");
+    }
+}
+
+#[test]
+fn a_time_of_day_that_leaps_loses_no_job_and_drives_nobody_out() {
+    seeds(leapt);
+}
+
 #[test]
 fn hands_behind_a_deployments_back_change_nothing() {
     seeds(meddled);

@@ -1,6 +1,8 @@
 //! Pods leave when a device they hold gets a NoExecute taint that their claims do not tolerate. Taints are read from
 //! ResourceSlices; those of DeviceTaintRules are behind the gate `DeviceTaintRules`, off by default.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use coracle_meta::{Object, Resource};
@@ -9,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::pods::{Disruption, PODS, phase};
-use crate::shape::{Item, time};
+use crate::shape::{Item, later, time};
 use crate::tolerations::tolerates;
 
 const CLAIMS: Resource = Resource::new("resource.k8s.io", "resourceclaims");
@@ -21,7 +23,11 @@ const EVICTION: Disruption = Disruption {
     event: "DeviceTaintManagerEviction",
 };
 
-pub struct DeviceTaintEviction;
+/// Remembers when pods were first seen with devices that drive them away: a taint may tell no time of its own.
+#[derive(Default)]
+pub struct DeviceTaintEviction {
+    seen: Mutex<BTreeMap<Key, Timestamp>>,
+}
 
 impl Controller for DeviceTaintEviction {
     fn name(&self) -> &'static str {
@@ -52,15 +58,21 @@ impl Controller for DeviceTaintEviction {
 
     fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, now: Timestamp) -> Plan {
         let pod = Item::get(view, &PODS, key).filter(|pod| !pod.meta().is_deleting());
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(pod) = pod.filter(|pod| !matches!(phase(pod), "Succeeded" | "Failed")) else {
+            seen.remove(key);
             return Plan::default();
         };
+        let since = *seen.entry(key.clone()).or_insert(now);
         let claims = claim_names(&pod).into_iter().filter_map(|name| {
             Item::get(view, &CLAIMS, &Key::new(pod.namespace(), name)).filter(|claim| is_reserved(claim, &pod))
         });
-        let ends = claims.filter_map(|claim| end(view, &claim, now));
+        let ends = claims.filter_map(|claim| end(view, &claim, since));
         match ends.min() {
-            None => Plan::default(),
+            None => {
+                seen.remove(key);
+                Plan::default()
+            }
             Some(end) if end <= now => EVICTION.of(&pod, "Marking for deletion", now),
             Some(end) => Plan::wake(Duration::try_from(end.duration_since(now)).unwrap_or_default()),
         }
@@ -85,12 +97,12 @@ fn is_reserved(claim: &Item, pod: &Item) -> bool {
 }
 
 /// When the devices of a claim drive its pods away, if they do.
-fn end(view: &dyn View, claim: &Item, now: Timestamp) -> Option<Timestamp> {
+fn end(view: &dyn View, claim: &Item, seen: Timestamp) -> Option<Timestamp> {
     let slices = Item::all(view.list(&SLICES, None));
     let results = claim.list("/status/allocation/devices/results");
     let ends = results.iter().flat_map(|result| {
         let tolerations = result["tolerations"].as_array().cloned().unwrap_or_default();
-        taints(&slices, result).into_iter().filter_map(move |taint| patience(&tolerations, &taint, now))
+        taints(&slices, result).into_iter().filter_map(move |taint| patience(&tolerations, &taint, seen))
     });
     ends.min()
 }
@@ -109,14 +121,14 @@ fn taints(slices: &[Item], result: &Value) -> Vec<Value> {
 }
 
 /// Until when a taint is borne; `None` for ever.
-fn patience(tolerations: &[Value], taint: &Value, now: Timestamp) -> Option<Timestamp> {
-    let since = time(&taint["timeAdded"]).unwrap_or(now);
+fn patience(tolerations: &[Value], taint: &Value, seen: Timestamp) -> Option<Timestamp> {
+    let since = time(&taint["timeAdded"]).unwrap_or(seen);
     let used: Vec<&Value> = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).collect();
     if used.is_empty() {
         return Some(since);
     }
     let seconds = used.iter().filter_map(|toleration| toleration["tolerationSeconds"].as_i64());
-    seconds.min().map(|seconds| since + SignedDuration::from_secs(seconds.max(0)))
+    seconds.min().map(|seconds| later(since, SignedDuration::from_secs(seconds.max(0))))
 }
 
 #[cfg(test)]
@@ -129,7 +141,11 @@ mod tests {
     fn a_tainted_device_drives_its_pod_away_when_patience_ends() {
         let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let toleration = json!({"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60});
-        for (tolerations, seconds) in [(json!([]), 0), (json!([toleration]), 60)] {
+        let told = json!("2026-01-01T00:00:00Z");
+        for (tolerations, seconds, added) in
+            [(json!([]), 0, &told), (json!([toleration]), 60, &told), (json!([toleration]), 60, &Value::Null)]
+        {
+            let controller = DeviceTaintEviction::default();
             let pod = json!({"metadata": {"name": "p", "namespace": "n"},
                 "spec": {"resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}]}});
             let claim = json!({"metadata": {"name": "c", "namespace": "n"}, "status": {
@@ -137,14 +153,15 @@ mod tests {
                     {"driver": "d", "pool": "a", "device": "gpu-0", "tolerations": tolerations}]}}}});
             let slice = json!({"metadata": {"name": "s"}, "spec": {"driver": "d", "pool": {"name": "a", "generation": 1},
                 "devices": [{"name": "gpu-0", "taints": [
-                    {"key": "k", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}]}]}});
+                    {"key": "k", "effect": "NoExecute", "timeAdded": added}]}]}});
             let view = FakeView::new().with(PODS, pod).with(CLAIMS, claim).with(SLICES, slice);
             let at = |seconds| start + SignedDuration::from_secs(seconds);
             let key = Key::new("n", "p");
             if seconds > 0 {
-                assert!(view.settle(&DeviceTaintEviction, &key, at(seconds - 1)).is_empty());
+                assert!(view.settle(&controller, &key, at(0)).is_empty());
+                assert!(view.settle(&controller, &key, at(seconds - 1)).is_empty());
             }
-            view.settle(&DeviceTaintEviction, &key, at(seconds));
+            view.settle(&controller, &key, at(seconds));
             assert!(view.names(&PODS).is_empty());
         }
     }

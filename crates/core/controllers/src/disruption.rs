@@ -14,13 +14,13 @@ use crate::deployment::DEPLOYMENTS;
 use crate::pods::{PODS, is_ready, pod_condition};
 use crate::replicaset::REPLICA_SETS;
 use crate::selector::Selector;
-use crate::shape::{Item, Rounding, rfc3339, scaled, set_condition, status_of, time};
+use crate::shape::{Item, Rounding, later, rfc3339, scaled, set_condition, status_of, time};
 
 const BUDGETS: Resource = Resource::new("policy", "poddisruptionbudgets");
 const REPLICATION_CONTROLLERS: Resource = Resource::new("", "replicationcontrollers");
 const STATEFUL_SETS: Resource = Resource::new("apps", "statefulsets");
 /// How long an eviction that was granted may take until the pod counts as staying.
-const GRANTED_SECONDS: i64 = 120;
+const GRANTED: SignedDuration = SignedDuration::from_secs(120);
 const DISRUPTED: &str = "DisruptionTarget";
 /// Before the name of a pod that is decided about itself; no budget is named so.
 const POD_KEY: &str = "pod/";
@@ -135,7 +135,7 @@ fn stale_pod(view: &dyn View, key: &Key, now: Timestamp) -> Plan {
     };
     let target = pod_condition(&pod, DISRUPTED).filter(|target| target["status"] == "True");
     let Some(since) = target.and_then(|target| time(&target["lastTransitionTime"])) else { return Plan::default() };
-    let end = since + SignedDuration::from_secs(GRANTED_SECONDS);
+    let end = later(since, GRANTED);
     if now < end {
         return Plan::wake(Duration::try_from(end.duration_since(now)).unwrap_or_default());
     }
@@ -293,7 +293,7 @@ fn still_granted(budget: &Item, pods: &[Item], plan: &mut Plan, now: Timestamp) 
     let mut kept = Map::new();
     for (name, granted) in budget.at("/status/disruptedPods").as_object().into_iter().flatten() {
         let stays = pods.iter().any(|pod| pod.name() == name && !pod.meta().is_deleting());
-        let end = time(granted).map(|at| at + SignedDuration::from_secs(GRANTED_SECONDS));
+        let end = time(granted).map(|at| later(at, GRANTED));
         if let Some(end) = end.filter(|end| stays && *end > now) {
             plan.wake_by(Duration::from_secs_f64(end.duration_since(now).as_secs_f64()));
             kept.insert(name.clone(), granted.clone());

@@ -72,7 +72,7 @@ impl History {
         let same = |revision: &&Item| without_nulls(revision.at("/data")) == data;
         let newest_other =
             self.revisions.iter().filter(|revision| !same(revision)).map(|item| item.int("/revision")).max();
-        let next = newest_other.unwrap_or(0) + 1;
+        let next = newest_other.unwrap_or(0).saturating_add(1);
         let mut equal: Vec<Item> = self.revisions.iter().filter(same).cloned().collect();
         let Some(present) = equal.pop() else { return self.create(view, set, data, next) };
         if present.int("/revision") < next {

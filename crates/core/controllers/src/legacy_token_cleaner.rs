@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::bootstrap_tokens::SECRETS;
 use crate::pods::PODS;
 use crate::serviceaccount::SERVICE_ACCOUNTS;
-use crate::shape::Item;
+use crate::shape::{Item, later};
 
 const CONFIG_MAPS: Resource = Resource::new("", "configmaps");
 const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
@@ -56,7 +56,7 @@ impl Controller for LegacyTokenCleaner {
             Some(_) => None,
         };
         let tracked = since.and_then(|since| since.checked_add(SignedDuration::from_hours(24)).ok());
-        if tracked.is_none_or(|tracked| now < tracked + UNUSED) {
+        if tracked.is_none_or(|tracked| now < later(tracked, UNUSED)) {
             return Plan::wake(PERIOD);
         }
         let secrets = Item::all(view.list(&SECRETS, None));

@@ -111,7 +111,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(service_cidr::ServiceCidr),
         Box::new(expander::Expander),
         Box::new(attach_detach::AttachDetach),
-        Box::new(device_taint_eviction::DeviceTaintEviction),
+        Box::<device_taint_eviction::DeviceTaintEviction>::default(),
         Box::new(legacy_token_cleaner::LegacyTokenCleaner),
         Box::new(hpa::HorizontalPodAutoscaler::new(settings.autoscaler_period)),
         Box::new(resource_claim::ResourceClaim),

@@ -144,6 +144,15 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_may_take_for_ever_to_stop_is_charged_until_then() {
+        let mut slow = pod("a", "Running");
+        slow["metadata"]["deletionTimestamp"] = json!("9999-12-30T00:00:00Z");
+        slow["metadata"]["deletionGracePeriodSeconds"] = json!(i64::MAX);
+        let quota = json!({"metadata": {"name": "q", "namespace": "n"}, "spec": {"hard": {"pods": "1"}}});
+        assert_eq!(used_of(&FakeView::new().with(QUOTAS, quota).with(PODS, slow)), json!({"pods": "1"}));
+    }
+
+    #[test]
     fn scopes_choose_pods() {
         let mut free = pod("a", "Running");
         free["spec"]["containers"] = json!([{}]);

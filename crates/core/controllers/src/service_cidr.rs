@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::protection::{Need, add, need, remove};
-use crate::shape::{Item, condition, rfc3339, set_condition, status_of, time};
+use crate::shape::{Item, condition, later, rfc3339, set_condition, status_of, time};
 
 const RANGES: Resource = Resource::new("networking.k8s.io", "servicecidrs");
 const ADDRESSES: Resource = Resource::new("networking.k8s.io", "ipaddresses");
@@ -46,7 +46,7 @@ impl Controller for ServiceCidr {
                 tell(&range, ("False", "Terminating", why), now)
             }
             Need::Judge => {
-                let end = time(range.at("/metadata/deletionTimestamp")).unwrap_or(now) + GRACE;
+                let end = later(time(range.at("/metadata/deletionTimestamp")).unwrap_or(now), GRACE);
                 match Duration::try_from(end.duration_since(now)) {
                     Ok(left) if !left.is_zero() => Plan::wake(left),
                     _ => remove(&range, &RANGES, FINALIZER),

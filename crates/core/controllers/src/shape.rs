@@ -7,7 +7,7 @@ use coracle_meta::object::Projection;
 use coracle_meta::{Object, Resource};
 use coracle_reconcile::plan::{EventKind, EventNote, merge_patch};
 use coracle_reconcile::{Key, View, Write};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 /// An object and its tree, which is made when the first field is asked for that the metadata does not tell.
@@ -145,6 +145,11 @@ pub fn time(value: &Value) -> Option<Timestamp> {
     value.as_str()?.parse().ok()
 }
 
+/// So much later; the end of time where there is no such time, since objects may name any time and any number.
+pub fn later(time: Timestamp, wait: SignedDuration) -> Timestamp {
+    time.checked_add(wait).unwrap_or(Timestamp::MAX)
+}
+
 /// Whole seconds, as `meta/v1 Time` is written.
 pub fn rfc3339(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
@@ -222,14 +227,48 @@ pub fn scaled(value: &Value, total: i64, rounding: Rounding) -> Option<i64> {
         return Some(number);
     }
     let percent: i64 = value.as_str()?.strip_suffix('%')?.parse().ok()?;
-    Some(match rounding {
-        Rounding::Up => (percent * total + 99).div_euclid(100),
-        Rounding::Down => (percent * total).div_euclid(100),
-    })
+    let hundredfold = i128::from(percent) * i128::from(total);
+    let exact = match rounding {
+        Rounding::Up => (hundredfold + 99).div_euclid(100),
+        Rounding::Down => hundredfold.div_euclid(100),
+    };
+    // No count is larger.
+    Some(exact.clamp(0, i32::MAX.into()) as i64)
 }
 
 #[derive(Clone, Copy)]
 pub enum Rounding {
     Up,
     Down,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_rounded_either_way_and_end_where_counts_do() {
+        let huge = format!("{}%", i64::MAX);
+        let table = [
+            (json!(3), 10, Some((3, 3))),
+            (json!("25%"), 10, Some((3, 2))),
+            (json!("0%"), 10, Some((0, 0))),
+            (json!("100%"), 7, Some((7, 7))),
+            (json!("10%"), 0, Some((0, 0))),
+            (json!(huge), 10, Some((i32::MAX.into(), i32::MAX.into()))),
+            (json!("many"), 10, None),
+            (Value::Null, 10, None),
+        ];
+        for (value, total, wanted) in table {
+            let both = scaled(&value, total, Rounding::Up).zip(scaled(&value, total, Rounding::Down));
+            assert_eq!(both, wanted, "{value}");
+        }
+    }
+
+    #[test]
+    fn time_has_an_end() {
+        let end: Timestamp = "9999-12-30T00:00:00Z".parse().unwrap();
+        assert_eq!(later(end, SignedDuration::from_secs(60)).to_string(), "9999-12-30T00:01:00Z");
+        assert_eq!(later(end, SignedDuration::from_secs(i64::MAX)), Timestamp::MAX);
+    }
 }

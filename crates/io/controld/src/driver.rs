@@ -32,6 +32,8 @@ const OWN_WRITE_CHECK: Duration = Duration::from_millis(50);
 const DEAR: Duration = Duration::from_millis(1);
 const REST_FACTOR: u32 = 10;
 const REST_MAX: Duration = Duration::from_millis(100);
+/// Longest time until a key is looked at again that asked for any: times in objects may be millennia away.
+const WAKE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 const SYNC_CHECK: Duration = Duration::from_millis(5);
 const DISCOVERY_RETRY: Duration = Duration::from_secs(2);
 /// How often the time of day is compared with a clock that nobody sets, and how far it must be off to have jumped: it
@@ -315,7 +317,7 @@ impl Worker {
                 self.queue.add(key.clone());
             }
             if let Some(after) = plan.wake_after {
-                self.queue.add_at(key.clone(), now + after);
+                self.queue.add_at(key.clone(), now + after.min(WAKE_MAX));
             }
         }
         self.queue.done(&key);

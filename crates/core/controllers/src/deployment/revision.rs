@@ -53,7 +53,7 @@ pub fn hash(template: &Value, collisions: Option<i64>) -> String {
 
 impl Rollout<'_> {
     fn next_revision(&self) -> i64 {
-        self.old.iter().map(Set::revision).max().unwrap_or(0) + 1
+        self.old.iter().map(Set::revision).max().unwrap_or(0).saturating_add(1)
     }
 
     /// Brings the new set's annotations and the deployment's revision up to date.

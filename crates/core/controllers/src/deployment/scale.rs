@@ -75,7 +75,7 @@ impl Rollout<'_> {
         if before == 0 {
             return 0;
         }
-        let size = (set.replicas * allowed) as f64 / before as f64;
+        let size = set.replicas as f64 * allowed as f64 / before as f64;
         let share = size.round() as i64 - set.replicas;
         let left = to_add - added;
         if to_add > 0 { share.min(left).max(0) } else { share.max(left).min(0) }

@@ -3,7 +3,7 @@
 use coracle_meta::quantity::{Format, Quantity};
 use serde_json::{Value, json};
 
-use super::usage::{Groups, Look, Usage, group, requests, thousandths};
+use super::usage::{Groups, Look, Usage, group, requests, thousandths, total};
 
 /// What one metric came to.
 pub struct Proposal {
@@ -52,7 +52,7 @@ pub fn propose(metric: &Value, look: &Look<'_>, current: i64, tolerance: (f64, f
         None => Asked::Amount(thousandths(&target["averageValue"])),
     };
     let replicas = replicas(&groups, &asked, current, tolerance).ok_or_else(|| fail(UNMATCHED.into()))?;
-    let mean = groups.usage.values().sum::<i64>() / groups.usage.len().max(1) as i64;
+    let mean = total(groups.usage.values()) / groups.usage.len().max(1) as i64;
     let mut now = json!({"averageValue": amount(resource, mean)});
     let name = match &asked {
         Asked::Share { requests, .. } => {
@@ -117,8 +117,8 @@ const UNMATCHED: &str = "no metrics returned matched known pods";
 
 /// Usage in percent of what the same pods request.
 fn percent(requests: &Usage, usage: &Usage) -> Option<i64> {
-    let requested: i64 = usage.keys().filter_map(|pod| requests.get(pod)).sum();
-    (requested > 0).then(|| usage.values().sum::<i64>() * 100 / requested)
+    let requested = total(usage.keys().filter_map(|pod| requests.get(pod)));
+    (requested > 0).then(|| total(usage.values()).saturating_mul(100) / requested)
 }
 
 impl Asked {
@@ -126,7 +126,7 @@ impl Asked {
     fn ratio(&self, usage: &Usage) -> Option<f64> {
         let (used, wanted) = match self {
             Asked::Share { requests, percent: wanted } => (percent(requests, usage)?, *wanted),
-            Asked::Amount(amount) => (usage.values().sum::<i64>() / usage.len().max(1) as i64, *amount),
+            Asked::Amount(amount) => (total(usage.values()) / usage.len().max(1) as i64, *amount),
         };
         Some(used as f64 / wanted.max(1) as f64)
     }
@@ -134,7 +134,9 @@ impl Asked {
     /// What a pod without metrics is taken to use while others use less than wanted.
     fn full(&self, pod: &str) -> i64 {
         match self {
-            Asked::Share { requests, percent } => requests.get(pod).copied().unwrap_or(0) * (*percent).max(100) / 100,
+            Asked::Share { requests, percent } => {
+                requests.get(pod).copied().unwrap_or(0).saturating_mul((*percent).max(100)) / 100
+            }
             Asked::Amount(amount) => *amount,
         }
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::pods::{PODS, phase, pod_condition};
 use crate::pv_binder::quantity;
-use crate::shape::{Item, time};
+use crate::shape::{Item, later, time};
 
 pub const METRICS: Resource = Resource::new("metrics.k8s.io", "pods");
 /// A pod's first usage of processors says little about what is to come.
@@ -60,7 +60,7 @@ fn samples(objects: &[Value], resource: &str, container: Option<&str>) -> BTreeM
         let mut amount = Some(0);
         for one in chosen {
             let used = &one["usage"][resource];
-            amount = amount.filter(|_| !used.is_null()).map(|sum| sum + thousandths(used));
+            amount = amount.filter(|_| !used.is_null()).map(|sum: i64| sum.saturating_add(thousandths(used)));
         }
         let window = object["window"].as_str().and_then(|window| window.parse::<SignedDuration>().ok());
         if let Some(amount) = amount {
@@ -74,6 +74,11 @@ fn samples(objects: &[Value], resource: &str, container: Option<&str>) -> BTreeM
 pub fn thousandths(value: &Value) -> i64 {
     let nanos = quantity(value).nanos();
     i64::try_from((nanos + 999_999).div_euclid(1_000_000)).unwrap_or(i64::MAX)
+}
+
+/// Of all, as far as a number holds it.
+pub fn total<'a>(amounts: impl Iterator<Item = &'a i64>) -> i64 {
+    amounts.fold(0, |sum, amount| sum.saturating_add(*amount))
 }
 
 /// Sorts pods by whether their usage counts.
@@ -129,10 +134,10 @@ fn is_starting(pod: &Item, sample: &Sample, now: Timestamp) -> bool {
     let (Some(ready), Some(start)) = (pod_condition(pod, "Ready"), start) else { return true };
     let unready = ready["status"] == "False";
     let since = time(&ready["lastTransitionTime"]).unwrap_or(start);
-    if now < start + CPU_INITIALIZATION {
-        return unready || sample.at.is_some_and(|at| at < since + sample.window);
+    if now < later(start, CPU_INITIALIZATION) {
+        return unready || sample.at.is_some_and(|at| at < later(since, sample.window));
     }
-    unready && start + INITIAL_READINESS > since
+    unready && later(start, INITIAL_READINESS) > since
 }
 
 /// What pods ask for of a resource, in thousandths; an error where one does not tell.
@@ -163,7 +168,7 @@ fn request_as_a_whole(pod: &Item, resource: &str) -> Result<i64, String> {
     let sidecars: Vec<&Value> = sidecars(pod).collect();
     let of = |one: &Value| one["resources"]["requests"].get(resource).map(thousandths);
     let all = pod.list("/spec/containers").iter().chain(sidecars).filter_map(of);
-    all.reduce(|sum, one| sum + one)
+    all.reduce(i64::saturating_add)
         .ok_or_else(|| format!("missing pod-level request for {resource} in Pod {}", pod.name()))
 }
 
@@ -177,14 +182,14 @@ fn request_of_containers(pod: &Item, resource: &str, container: Option<&str>) ->
     if let (Some(container), None) = (container, chosen.peek()) {
         return Err(format!("container {container} not found in Pod {}", pod.name()));
     }
-    let mut sum = 0;
+    let mut sum = 0_i64;
     for one in chosen {
         let request = &one["resources"]["requests"][resource];
         if request.is_null() {
             let container = one["name"].as_str().unwrap_or_default();
             return Err(format!("missing request for {resource} in container {container} of Pod {}", pod.name()));
         }
-        sum += thousandths(request);
+        sum = sum.saturating_add(thousandths(request));
     }
     Ok(sum)
 }

@@ -346,3 +346,11 @@ fn more_successes_than_were_asked_for_are_told() {
     let told: Vec<&str> = plans.iter().flat_map(|plan| &plan.events).map(|event| event.reason).collect();
     assert_eq!((told, &status(&view)["succeeded"]), (vec!["TooManySucceededPods", "Completed"], &json!(2)));
 }
+
+#[test]
+fn absurd_numbers_are_numbers() {
+    let view = job(json!({"activeDeadlineSeconds": i64::MAX, "backoffLimit": i32::MAX, "parallelism": 1}));
+    let plans = settle(&view, now());
+    assert!(plans[0].wake_after.is_some_and(|wait| wait > Duration::from_secs(1 << 60)));
+    assert_eq!(pods_of(&view).len(), 1);
+}

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Amounts;
 use crate::pods::{PODS, phase};
 use crate::service::SERVICES;
-use crate::shape::{Item, time};
+use crate::shape::{Item, later, time};
 
 const CLAIMS: Resource = Resource::new("", "persistentvolumeclaims");
 /// Resources of the core group that a quota may count by their bare name.
@@ -117,7 +117,7 @@ fn of_pod(pod: &Item, now: Timestamp, amounts: &mut Amounts) {
 fn outlived(pod: &Item, now: Timestamp) -> bool {
     let (end, grace) = (time(pod.at("/metadata/deletionTimestamp")), pod.at("/metadata/deletionGracePeriodSeconds"));
     match (end, grace.as_i64()) {
-        (Some(end), Some(grace)) => now > end + SignedDuration::from_secs(grace),
+        (Some(end), Some(grace)) => now > later(end, SignedDuration::from_secs(grace)),
         _ => false,
     }
 }

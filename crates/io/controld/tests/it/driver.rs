@@ -72,7 +72,8 @@ impl Controller for PodPerMap {
             return Plan::default();
         }
         let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "p-"}});
-        let mut plan = Plan::default();
+        // As a deadline in an object may have it.
+        let mut plan = Plan::wake(Duration::MAX);
         plan.writes.push(Write::Create { resource: PODS, namespace: key.namespace.clone(), object });
         let told = if last.error.is_some() { "Again" } else { "First" };
         plan.events.push(coracle_reconcile::EventNote {

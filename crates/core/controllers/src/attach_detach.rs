@@ -37,7 +37,7 @@ impl Controller for AttachDetach {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { resource: NODES, keys: |_, node| vec![Key::of(node)] },
+            Watch::itself(NODES),
             Watch { resource: PODS, keys: node_of_pod },
             Watch { resource: ATTACHMENTS, keys: node_of_attachment },
             Watch { resource: CLAIMS, keys: nodes_of_claim },

@@ -13,6 +13,8 @@ use x509_parser::prelude::FromDer;
 use crate::shape::Item;
 
 pub const REQUESTS: Resource = Resource::new("certificates.k8s.io", "certificatesigningrequests");
+/// All of them speak as this.
+pub const COMPONENT: &str = "certificate-controller";
 pub const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 pub const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";

@@ -6,7 +6,7 @@ use coracle_reconcile::{Answer, Ask, Controller, Key, Outcome, Plan, View, Watch
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::certificate_request::{Asked, KUBELET_CLIENT, REQUESTS, has, is_issued, pem, usages};
+use crate::certificate_request::{Asked, COMPONENT, KUBELET_CLIENT, REQUESTS, has, is_issued, pem, usages};
 use crate::shape::{Item, rfc3339};
 
 const REVIEWS: Resource = Resource::new("authorization.k8s.io", "subjectaccessreviews");
@@ -25,11 +25,11 @@ impl Controller for CsrApproving {
     }
 
     fn component(&self) -> &'static str {
-        "certificate-controller"
+        COMPONENT
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch { resource: REQUESTS, keys: |_, request| vec![Key::of(request)] }]
+        vec![Watch::itself(REQUESTS)]
     }
 
     fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, now: Timestamp) -> Plan {

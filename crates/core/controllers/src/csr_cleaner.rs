@@ -6,7 +6,7 @@ use std::time::Duration;
 use coracle_reconcile::{Controller, Key, Outcome, Plan, View, Watch};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::certificate_request::{REQUESTS, expires, is_issued};
+use crate::certificate_request::{COMPONENT, REQUESTS, expires, is_issued};
 use crate::shape::{Item, time};
 
 const DECIDED: SignedDuration = SignedDuration::from_hours(1);
@@ -20,11 +20,11 @@ impl Controller for CsrCleaner {
     }
 
     fn component(&self) -> &'static str {
-        "certificate-controller"
+        COMPONENT
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch { resource: REQUESTS, keys: |_, request| vec![Key::of(request)] }]
+        vec![Watch::itself(REQUESTS)]
     }
 
     fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, now: Timestamp) -> Plan {

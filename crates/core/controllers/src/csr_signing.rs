@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::certificate_request::{
-    Asked, CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY_UNKNOWN, REQUESTS, has, is_issued, pem, to_base64, usages,
+    Asked, CLIENT, COMPONENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY_UNKNOWN, REQUESTS, has, is_issued, pem,
+    to_base64, usages,
 };
 use crate::shape::{Item, rfc3339};
 
@@ -23,11 +24,11 @@ impl Controller for CsrSigning {
     }
 
     fn component(&self) -> &'static str {
-        "certificate-controller"
+        COMPONENT
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch { resource: REQUESTS, keys: |_, request| vec![Key::of(request)] }]
+        vec![Watch::itself(REQUESTS)]
     }
 
     fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, now: Timestamp) -> Plan {

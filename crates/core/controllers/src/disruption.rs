@@ -41,10 +41,7 @@ impl Controller for Disruption {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        let mut watches = vec![
-            Watch { resource: BUDGETS, keys: |_, budget| vec![Key::of(budget)] },
-            Watch { resource: PODS, keys: keys_of_pod },
-        ];
+        let mut watches = vec![Watch::itself(BUDGETS), Watch { resource: PODS, keys: keys_of_pod }];
         for resource in [DEPLOYMENTS, REPLICA_SETS, REPLICATION_CONTROLLERS, STATEFUL_SETS] {
             watches.push(Watch { resource, keys: |view, owner| budgets_in(view, &owner.meta.namespace) });
         }

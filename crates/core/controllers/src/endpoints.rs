@@ -29,11 +29,7 @@ impl Controller for Endpoints {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![
-            Watch { resource: SERVICES, keys: |_, service| vec![Key::of(service)] },
-            Watch { resource: PODS, keys: service::keys_of_pod },
-            Watch { resource: ENDPOINTS, keys: |_, endpoints| vec![Key::of(endpoints)] },
-        ]
+        vec![Watch::itself(SERVICES), Watch { resource: PODS, keys: service::keys_of_pod }, Watch::itself(ENDPOINTS)]
     }
 
     fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, _now: Timestamp) -> Plan {

@@ -32,7 +32,7 @@ impl Controller for EndpointSlice {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { resource: SERVICES, keys: |_, service| vec![Key::of(service)] },
+            Watch::itself(SERVICES),
             Watch { resource: PODS, keys: service::keys_of_pod },
             Watch {
                 resource: SLICES,

@@ -41,8 +41,8 @@ impl Controller for EndpointSliceMirroring {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { resource: ENDPOINTS, keys: |_, endpoints| vec![Key::of(endpoints)] },
-            Watch { resource: SERVICES, keys: |_, service| vec![Key::of(service)] },
+            Watch::itself(ENDPOINTS),
+            Watch::itself(SERVICES),
             Watch { resource: SLICES, keys: |_, slice| key_of_slice(slice).into_iter().collect() },
         ]
     }

@@ -24,7 +24,7 @@ impl Controller for Expander {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch { resource: CLAIMS, keys: |_, claim| vec![Key::of(claim)] }]
+        vec![Watch::itself(CLAIMS)]
     }
 
     fn reads(&self) -> Vec<coracle_meta::Resource> {

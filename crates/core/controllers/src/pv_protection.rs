@@ -21,7 +21,7 @@ impl Controller for PvProtection {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch { resource: VOLUMES, keys: |_, volume| vec![Key::of(volume)] }]
+        vec![Watch::itself(VOLUMES)]
     }
 
     fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, _now: Timestamp) -> Plan {

@@ -24,10 +24,7 @@ impl Controller for PvcProtection {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![
-            Watch { resource: CLAIMS, keys: |_, claim| vec![Key::of(claim)] },
-            Watch { resource: PODS, keys: claims_of_pod },
-        ]
+        vec![Watch::itself(CLAIMS), Watch { resource: PODS, keys: claims_of_pod }]
     }
 
     fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, _now: Timestamp) -> Plan {

@@ -51,10 +51,7 @@ impl Controller for ReplicaSet {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![
-            Watch { resource: REPLICA_SETS, keys: |_, set| vec![Key::of(set)] },
-            Watch { resource: PODS, keys: |view, pod| pod_keys(view, pod, &SET) },
-        ]
+        vec![Watch::itself(REPLICA_SETS), Watch { resource: PODS, keys: |view, pod| pod_keys(view, pod, &SET) }]
     }
 
     fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, now: Timestamp) -> Plan {
@@ -73,7 +70,7 @@ impl Controller for ReplicationController {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { resource: REPLICATION_CONTROLLERS, keys: |_, set| vec![Key::of(set)] },
+            Watch::itself(REPLICATION_CONTROLLERS),
             Watch { resource: PODS, keys: |view, pod| pod_keys(view, pod, &CONTROLLER) },
         ]
     }

@@ -32,7 +32,7 @@ impl Controller for RootCaPublisher {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { resource: NAMESPACES, keys: |_, namespace| vec![Key::of(namespace)] },
+            Watch::itself(NAMESPACES),
             Watch {
                 resource: CONFIG_MAPS,
                 keys: |_, map| match map.meta.name.as_str() {

@@ -25,7 +25,7 @@ impl Controller for ServiceAccount {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { resource: NAMESPACES, keys: |_, namespace| vec![Key::of(namespace)] },
+            Watch::itself(NAMESPACES),
             Watch {
                 resource: SERVICE_ACCOUNTS,
                 keys: |_, account| match account.meta.name.as_str() {

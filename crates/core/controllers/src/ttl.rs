@@ -27,7 +27,7 @@ impl Controller for Ttl {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch { resource: NODES, keys: |_, node| vec![Key::of(node)] }]
+        vec![Watch::itself(NODES)]
     }
 
     fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, _now: Timestamp) -> Plan {

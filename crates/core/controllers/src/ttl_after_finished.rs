@@ -18,7 +18,7 @@ impl Controller for TtlAfterFinished {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch { resource: JOBS, keys: |_, job| vec![Key::of(job)] }]
+        vec![Watch::itself(JOBS)]
     }
 
     fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, now: Timestamp) -> Plan {

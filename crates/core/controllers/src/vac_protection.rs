@@ -22,7 +22,7 @@ impl Controller for VacProtection {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { resource: CLASSES, keys: |_, class| vec![Key::of(class)] },
+            Watch::itself(CLASSES),
             Watch { resource: CLAIMS, keys: classes_of },
             Watch { resource: VOLUMES, keys: classes_of },
         ]

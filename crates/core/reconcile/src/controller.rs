@@ -76,6 +76,13 @@ pub struct Watch {
     pub keys: fn(&dyn View, &Object) -> Vec<Key>,
 }
 
+impl Watch {
+    /// A changed object stands for itself.
+    pub fn itself(resource: Resource) -> Watch {
+        Watch { resource, keys: |_, object| vec![Key::of(object)] }
+    }
+}
+
 /// Wakes a controller by changes of every resource that discovery offers and that can be watched and deleted.
 pub struct WatchAll {
     pub keys: fn(&dyn View, &Resource, &Object) -> Vec<Key>,

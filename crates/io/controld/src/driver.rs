@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coracle_client::Client;
 use coracle_meta::Resource;
-use coracle_reconcile::{Change, Controller, Informed, Key, Outcome, Plan, View, Watch, WatchAll};
+use coracle_reconcile::{Answer, Change, Controller, Informed, Key, Outcome, Plan, View, Watch, WatchAll};
 use coracle_rt::{Clock, Scope};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -311,10 +311,18 @@ impl Worker {
             let failures = self.queue.fail(&key, now);
             self.outcomes.insert(key.clone(), Outcome { failures, ..done.outcome });
         } else {
-            self.queue.succeed(&key);
+            // A question that failed may be asked at once again, and again: those who do so are held back.
+            let is_unanswered = done.outcome.answers.iter().any(|answer| matches!(answer, Answer::Failed(_)));
             if !plan.asks.is_empty() {
                 self.outcomes.insert(key.clone(), done.outcome);
-                self.queue.add(key.clone());
+            }
+            if is_unanswered {
+                self.queue.fail(&key, now);
+            } else {
+                self.queue.succeed(&key);
+                if !plan.asks.is_empty() {
+                    self.queue.add(key.clone());
+                }
             }
             if let Some(after) = plan.wake_after {
                 self.queue.add_at(key.clone(), now + after.min(WAKE_MAX));

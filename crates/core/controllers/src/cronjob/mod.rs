@@ -33,7 +33,7 @@ impl Controller for CronJob {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { resource: CRON_JOBS, keys: |_, cron| vec![Key::of(cron)] },
+            Watch::itself(CRON_JOBS),
             Watch { resource: JOBS, keys: |_, job| controller_key(job, "batch", "CronJob").into_iter().collect() },
         ]
     }

@@ -47,7 +47,7 @@ impl Controller for DaemonSet {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { resource: DAEMON_SETS, keys: |_, set| vec![Key::of(set)] },
+            Watch::itself(DAEMON_SETS),
             Watch { resource: PODS, keys: pod_keys },
             Watch {
                 resource: REVISIONS,

@@ -35,7 +35,7 @@ impl Controller for Deployment {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { resource: DEPLOYMENTS, keys: |_, deployment| vec![Key::of(deployment)] },
+            Watch::itself(DEPLOYMENTS),
             Watch { resource: REPLICA_SETS, keys: set_keys },
             Watch { resource: PODS, keys: pod_keys },
         ]

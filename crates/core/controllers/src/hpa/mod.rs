@@ -65,7 +65,7 @@ impl Controller for HorizontalPodAutoscaler {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch { resource: SCALERS, keys: |_, scaler| vec![Key::of(scaler)] }]
+        vec![Watch::itself(SCALERS)]
     }
 
     fn reads(&self) -> Vec<Resource> {

@@ -36,7 +36,7 @@ impl Controller for Job {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch { resource: JOBS, keys: |_, job| vec![Key::of(job)] }, Watch { resource: PODS, keys: pod_keys }]
+        vec![Watch::itself(JOBS), Watch { resource: PODS, keys: pod_keys }]
     }
 
     fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, now: Timestamp) -> Plan {

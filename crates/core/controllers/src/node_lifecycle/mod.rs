@@ -74,7 +74,7 @@ impl Controller for NodeLifecycle {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { resource: NODES, keys: |_, node| vec![Key::of(node)] },
+            Watch::itself(NODES),
             Watch {
                 resource: LEASES,
                 keys: |_, lease| match lease.meta.namespace.as_str() {

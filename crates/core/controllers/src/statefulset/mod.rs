@@ -34,7 +34,7 @@ impl Controller for StatefulSet {
     fn watches(&self) -> Vec<Watch> {
         let owner = |_: &dyn View, item: &Object| controller_key(item, "apps", "StatefulSet").into_iter().collect();
         vec![
-            Watch { resource: STATEFUL_SETS, keys: |_, set| vec![Key::of(set)] },
+            Watch::itself(STATEFUL_SETS),
             Watch { resource: PODS, keys: pod_keys },
             Watch { resource: REVISIONS, keys: owner },
         ]

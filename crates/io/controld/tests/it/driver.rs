@@ -8,13 +8,14 @@ use bytes::Bytes;
 use coracle_client::{Body, BodyError, Client, Transport};
 use coracle_controld::{Clients, Driver};
 use coracle_meta::Resource;
-use coracle_reconcile::{Controller, Key, Outcome, Plan, View, Watch, Write};
+use coracle_reconcile::{Ask, Controller, Key, Outcome, Plan, View, Watch, Write};
 use coracle_rt::{Closed, Scope};
 use http_body_util::{BodyExt, Full};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 
@@ -62,7 +63,7 @@ impl Controller for PodPerMap {
 
     fn watches(&self) -> Vec<Watch> {
         vec![
-            Watch { resource: MAPS, keys: |_, map| vec![Key::of(map)] },
+            Watch::itself(MAPS),
             Watch { resource: PODS, keys: |_, pod| vec![Key::new(pod.meta.namespace.clone(), "m")] },
         ]
     }
@@ -85,6 +86,54 @@ impl Controller for PodPerMap {
         });
         plan
     }
+}
+
+/// Asks the same again and again.
+struct Asker;
+
+impl Controller for Asker {
+    fn name(&self) -> &'static str {
+        "asker"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![Watch::itself(MAPS)]
+    }
+
+    fn reconcile(&self, _view: &dyn View, key: &Key, _last: &Outcome, _now: Timestamp) -> Plan {
+        let ask = Ask::List { resource: MAPS, namespace: key.namespace.clone(), selector: String::new() };
+        Plan { asks: vec![ask], ..Plan::default() }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_fails_is_asked_ever_less_often_and_each_time_is_counted() {
+    let cluster = Arc::new(Cluster::default());
+    cluster.put(&MAPS, json!({"metadata": {"name": "m", "namespace": "n"}}));
+    let (requests, mut seen) = mpsc::unbounded_channel();
+    let server = Arc::new(Server { cluster: cluster.clone(), requests, refused: Mutex::new(false) });
+    let clients: Clients = Arc::new(move |_| Client::new(server.clone()));
+    let (scope, metrics, started) = (Scope::root(), Arc::<coracle_controld::Metrics>::default(), Instant::now());
+    let driver = Driver {
+        scope: scope.clone(),
+        view: cluster.clone(),
+        clients,
+        clock: coracle_rt::Clock::system(),
+        signer: None,
+        metrics: metrics.clone(),
+    };
+    driver.start(vec![Box::new(Asker)]);
+    let mut asked = 0;
+    while asked < 10 {
+        let (path, _) = seen.recv().await.expect("the driver goes on");
+        asked += usize::from(path.ends_with("/configmaps"));
+    }
+    let waited: u64 = (0..9).map(|failures| 5 << failures).sum();
+    assert!(started.elapsed() >= Duration::from_millis(waited), "{:?}", started.elapsed());
+    let told = metrics.text();
+    let retries = told.lines().find_map(|line| line.strip_prefix("workqueue_retries_total{name=\"asker\"} "));
+    assert!(retries.is_some_and(|count| count.parse::<u64>().is_ok_and(|count| count >= 9)), "{told}");
+    assert_eq!(scope.close(Duration::from_secs(10)).await, Closed::Clean);
 }
 
 #[tokio::test]

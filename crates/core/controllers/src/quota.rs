@@ -13,6 +13,7 @@ use coracle_reconcile::{Controller, Key, Outcome, Plan, View, Watch, Write};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::pods::PODS;
 use crate::shape::{Item, status_of};
 
 pub const QUOTAS: Resource = Resource::new("", "resourcequotas");
@@ -36,7 +37,7 @@ impl Controller for ResourceQuota {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch { resource: QUOTAS, keys: |_, quota| vec![Key::of(quota)] }]
+        vec![Watch::itself(QUOTAS)]
     }
 
     fn watches_all(&self) -> Option<WatchAll> {
@@ -45,29 +46,40 @@ impl Controller for ResourceQuota {
 
     fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, now: Timestamp) -> Plan {
         let Some(quota) = Item::get(view, &QUOTAS, key) else { return Plan::default() };
-        let hard = amounts(quota.at("/spec/hard"));
-        let used = used(view, &quota, &hard, now);
-        let told = quota.at("/status");
-        let is_taken_up = told["hard"].is_object() && amounts(&told["hard"]) == hard;
-        let charged = amounts(&told["used"]);
-        if is_taken_up && charged == used {
-            return Plan::default();
+        let mut plan = decide(view, &quota, now);
+        // Who outlives its grace is charged no longer, and nothing tells of that.
+        let going = view.list(&PODS, Some(quota.namespace())).into_iter().filter(|pod| pod.meta.is_deleting());
+        let ends = going.filter_map(|pod| usage::grace_end(&Item::of(pod)));
+        if let Some(end) = ends.filter(|end| *end >= now).min() {
+            plan.wake_by(Duration::try_from(end.duration_since(now)).unwrap_or_default() + NEXT_LOOK);
         }
-        if is_taken_up && frees(&charged, &used) && is_behind(view, &quota, &hard) {
-            return Plan { wake_after: Some(NEXT_LOOK), ..Plan::default() };
-        }
-        let mut status = status_of(&quota);
-        status["hard"] = quota.at("/spec/hard").clone();
-        status["used"] = used.iter().map(|(name, amount)| (name.clone(), json!(amount.to_string()))).collect();
-        let mut writes: Vec<Write> = quota.status_write(&QUOTAS, &status).into_iter().collect();
-        for write in &mut writes {
-            if let Write::Patch { resource_version, .. } = write {
-                // What is charged meanwhile must not be forgotten.
-                *resource_version = Some(quota.object.revision.to_string());
-            }
-        }
-        Plan { writes, ..Plan::default() }
+        plan
     }
+}
+
+fn decide(view: &dyn View, quota: &Item, now: Timestamp) -> Plan {
+    let hard = amounts(quota.at("/spec/hard"));
+    let used = used(view, quota, &hard, now);
+    let told = quota.at("/status");
+    let is_taken_up = told["hard"].is_object() && amounts(&told["hard"]) == hard;
+    let charged = amounts(&told["used"]);
+    if is_taken_up && charged == used {
+        return Plan::default();
+    }
+    if is_taken_up && frees(&charged, &used) && is_behind(view, quota, &hard) {
+        return Plan { wake_after: Some(NEXT_LOOK), ..Plan::default() };
+    }
+    let mut status = status_of(quota);
+    status["hard"] = quota.at("/spec/hard").clone();
+    status["used"] = used.iter().map(|(name, amount)| (name.clone(), json!(amount.to_string()))).collect();
+    let mut writes: Vec<Write> = quota.status_write(&QUOTAS, &status).into_iter().collect();
+    for write in &mut writes {
+        if let Write::Patch { resource_version, .. } = write {
+            // What is charged meanwhile must not be forgotten.
+            *resource_version = Some(quota.object.revision.to_string());
+        }
+    }
+    Plan { writes, ..Plan::default() }
 }
 
 fn frees(charged: &Amounts, used: &Amounts) -> bool {
@@ -115,7 +127,6 @@ fn used(view: &dyn View, quota: &Item, hard: &Amounts, now: Timestamp) -> Amount
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pods::PODS;
     use coracle_testkit::FakeView;
 
     fn pod(name: &str, phase: &str) -> Value {
@@ -149,7 +160,17 @@ mod tests {
         slow["metadata"]["deletionTimestamp"] = json!("9999-12-30T00:00:00Z");
         slow["metadata"]["deletionGracePeriodSeconds"] = json!(i64::MAX);
         let quota = json!({"metadata": {"name": "q", "namespace": "n"}, "spec": {"hard": {"pods": "1"}}});
-        assert_eq!(used_of(&FakeView::new().with(QUOTAS, quota).with(PODS, slow)), json!({"pods": "1"}));
+        let view = FakeView::new().with(QUOTAS, quota).with(PODS, slow.clone());
+        assert_eq!(used_of(&view), json!({"pods": "1"}));
+        slow["metadata"]["deletionTimestamp"] = json!("1970-01-01T00:00:30Z");
+        slow["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+        view.put(&PODS, slow);
+        let look = |seconds: u64| {
+            let now = Timestamp::UNIX_EPOCH + Duration::from_secs(seconds);
+            ResourceQuota.reconcile(&view, &Key::new("n", "q"), &Outcome::default(), now)
+        };
+        assert_eq!(look(50), Plan::wake(Duration::from_secs(15)));
+        assert_eq!(look(65).writes.len(), 1);
     }
 
     #[test]
@@ -166,5 +187,29 @@ mod tests {
             .with(PODS, free)
             .with(PODS, pod("b", "Running"));
         assert_eq!(used_of(&view), json!({"pods": "1"}));
+    }
+
+    #[test]
+    fn scopes_choose_claims_by_any_class_they_have_or_are_to_have() {
+        let claim = |name: &str, wanted: &str, current: &str| {
+            json!({"metadata": {"name": name, "namespace": "n"}, "spec": {"volumeAttributesClassName": wanted},
+                "status": {"currentVolumeAttributesClassName": current}})
+        };
+        // With two classes either will do; without any there is none to list.
+        let table = [("In", "3"), ("NotIn", "3"), ("Exists", "4"), ("DoesNotExist", "1")];
+        for (operator, wanted) in table {
+            let rule = json!({"scopeName": "VolumeAttributesClass", "operator": operator, "values": ["gold"]});
+            let spec = json!({"hard": {"persistentvolumeclaims": "9", "pods": "9"},
+                "scopeSelector": {"matchExpressions": [rule]}});
+            let view = FakeView::new()
+                .with(QUOTAS, json!({"metadata": {"name": "q", "namespace": "n"}, "spec": spec}))
+                .with(PODS, pod("a", "Running"))
+                .with(crate::statefulset::CLAIMS, claim("a", "gold", ""))
+                .with(crate::statefulset::CLAIMS, claim("b", "gold", "gold"))
+                .with(crate::statefulset::CLAIMS, claim("c", "gold", "silver"))
+                .with(crate::statefulset::CLAIMS, claim("d", "", "bronze"))
+                .with(crate::statefulset::CLAIMS, claim("e", "", ""));
+            assert_eq!(used_of(&view), json!({"persistentvolumeclaims": wanted, "pods": "0"}), "{operator}");
+        }
     }
 }

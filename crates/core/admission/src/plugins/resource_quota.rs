@@ -236,7 +236,10 @@ fn is_in_scope(quota: &Value, request: &Request<'_>, object: &Value) -> bool {
                 &["status", "currentVolumeAttributesClassName"],
                 &["status", "modifyVolumeStatus", "targetVolumeAttributesClassName"],
             ];
-            scope == "VolumeAttributesClass" && named.iter().any(|path| selects(object.str_at(path), operator, values))
+            let classes = named.iter().map(|path| object.str_at(path)).filter(|class| !class.is_empty());
+            let classes: Vec<&str> = classes.collect();
+            let chosen = classes.iter().any(|class| selects(class, operator, values));
+            scope == "VolumeAttributesClass" && (chosen || (classes.is_empty() && selects("", operator, values)))
         }),
         _ => false,
     }

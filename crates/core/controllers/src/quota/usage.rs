@@ -115,11 +115,13 @@ fn of_pod(pod: &Item, now: Timestamp, amounts: &mut Amounts) {
 }
 
 fn outlived(pod: &Item, now: Timestamp) -> bool {
-    let (end, grace) = (time(pod.at("/metadata/deletionTimestamp")), pod.at("/metadata/deletionGracePeriodSeconds"));
-    match (end, grace.as_i64()) {
-        (Some(end), Some(grace)) => now > later(end, SignedDuration::from_secs(grace)),
-        _ => false,
-    }
+    grace_end(pod).is_some_and(|end| now > end)
+}
+
+/// When a pod on its way out has had twice the time it was given.
+pub fn grace_end(pod: &Item) -> Option<Timestamp> {
+    let grace = pod.at("/metadata/deletionGracePeriodSeconds").as_i64()?;
+    Some(later(time(pod.at("/metadata/deletionTimestamp"))?, SignedDuration::from_secs(grace)))
 }
 
 /// The most a pod asks for at any moment: its containers with the sidecars together, or one init container with the
@@ -183,7 +185,7 @@ fn raise(to: &mut Amounts, least: &Amounts) {
     }
 }
 
-/// Whether every scope of the quota chooses the object; scopes choose among pods only.
+/// Whether every scope of the quota chooses the object; scopes choose among pods, and one of them among volume claims.
 pub fn is_in_scope(quota: &Item, resource: &Resource, item: &Item) -> bool {
     let plain =
         quota.list("/spec/scopes").iter().map(|scope| (scope.as_str().unwrap_or_default(), "Exists", &Value::Null));
@@ -191,9 +193,35 @@ pub fn is_in_scope(quota: &Item, resource: &Resource, item: &Item) -> bool {
         let text = |key: &str| rule[key].as_str().unwrap_or_default();
         (text("scopeName"), text("operator"), &rule["values"])
     });
-    plain
-        .chain(chosen)
-        .all(|(scope, operator, values)| *resource == PODS && pod_in_scope(item, scope, operator, values))
+    plain.chain(chosen).all(|(scope, operator, values)| match scope {
+        "VolumeAttributesClass" => *resource == CLAIMS && claim_in_scope(item, operator, values),
+        _ => *resource == PODS && pod_in_scope(item, scope, operator, values),
+    })
+}
+
+/// By any of the classes that a claim has or is to have.
+fn claim_in_scope(claim: &Item, operator: &str, values: &Value) -> bool {
+    let named = [
+        "/spec/volumeAttributesClassName",
+        "/status/currentVolumeAttributesClassName",
+        "/status/modifyVolumeStatus/targetVolumeAttributesClassName",
+    ];
+    let classes: Vec<&str> = named.iter().map(|path| claim.text(path)).filter(|class| !class.is_empty()).collect();
+    match classes.is_empty() {
+        true => selects("", operator, values),
+        false => classes.iter().any(|class| selects(class, operator, values)),
+    }
+}
+
+/// Whether a scope's operator and values choose a class; empty is none.
+fn selects(class: &str, operator: &str, values: &Value) -> bool {
+    let listed = values.as_array().is_some_and(|values| values.iter().any(|value| value == class));
+    match operator {
+        "In" => listed,
+        "NotIn" => !listed,
+        "Exists" => !class.is_empty(),
+        _ => class.is_empty(),
+    }
 }
 
 fn pod_in_scope(pod: &Item, scope: &str, operator: &str, values: &Value) -> bool {
@@ -203,28 +231,20 @@ fn pod_in_scope(pod: &Item, scope: &str, operator: &str, values: &Value) -> bool
         "NotTerminating" => !terminating,
         "BestEffort" => is_best_effort(pod),
         "NotBestEffort" => !is_best_effort(pod),
-        "PriorityClass" => {
-            let class = pod.text("/spec/priorityClassName");
-            let listed = values.as_array().is_some_and(|values| values.iter().any(|value| value == class));
-            match operator {
-                "In" => listed,
-                "NotIn" => !listed,
-                "Exists" => !class.is_empty(),
-                _ => class.is_empty(),
-            }
-        }
+        "PriorityClass" => selects(pod.text("/spec/priorityClassName"), operator, values),
         "CrossNamespacePodAffinity" => crosses_namespaces(pod),
         _ => false,
     }
 }
 
 fn is_best_effort(pod: &Item) -> bool {
-    let mut containers = pod.list("/spec/containers").iter().chain(pod.list("/spec/initContainers"));
-    let asks = |container: &Value, what: &str| {
-        let own = resources(container, what);
+    let containers = pod.list("/spec/containers").iter().chain(pod.list("/spec/initContainers"));
+    let asks = |one: &Value, what: &str| {
+        let own = resources(one, what);
         own.iter().any(|(name, amount)| ["cpu", "memory"].contains(&name.as_str()) && !amount.is_zero())
     };
-    !containers.any(|container| asks(container, "requests") || asks(container, "limits"))
+    let mut all = containers.chain([pod.at("/spec")]);
+    !all.any(|one| asks(one, "requests") || asks(one, "limits"))
 }
 
 fn crosses_namespaces(pod: &Item) -> bool {

@@ -1,7 +1,7 @@
 //! What a kind is: the facts that discovery, storage and routing read, and the rules that writes run through. A kind is
 //! one line of the table; this file knows none of them.
 
-use coracle_meta::Resource;
+use coracle_meta::{Gate, Resource};
 
 use crate::rules::Rules;
 
@@ -21,6 +21,8 @@ pub struct Kind {
     pub storage: Option<Storage>,
     pub verbs: &'static [&'static str],
     pub subresources: &'static [Subresource],
+    /// Served only where it is on, beside all else that its versions ask for.
+    pub gate: Option<Gate>,
     pub rules: Rules,
 }
 
@@ -139,6 +141,7 @@ impl Kind {
             storage: Some(Storage { prefix: plural, group, version: versions[0].name }),
             verbs: ALL_VERBS,
             subresources: &[],
+            gate: None,
             rules: Rules::STANDARD,
         }
     }
@@ -179,6 +182,11 @@ impl Kind {
 
     pub const fn parts(mut self, subresources: &'static [Subresource]) -> Kind {
         self.subresources = subresources;
+        self
+    }
+
+    pub const fn gated(mut self, gate: Gate) -> Kind {
+        self.gate = Some(gate);
         self
     }
 

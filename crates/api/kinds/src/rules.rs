@@ -2,7 +2,7 @@
 
 use coracle_meta::field::Path;
 use coracle_meta::names::{self, Check};
-use coracle_meta::{ErrorList, User, Value};
+use coracle_meta::{ErrorList, Gates, User, Value};
 
 use crate::column::{self, Column};
 use crate::kind::Kind;
@@ -19,6 +19,9 @@ pub struct Rules {
     pub stamp_creator: fn(&mut Value, &User),
     /// (new, old), after the frame kept the old status and counted the generation.
     pub prepare_update: fn(&mut Value, &Value),
+    /// (gates, new, old): takes members out whose gate is off and that the old object, null on creation, has not; before
+    /// the preparation.
+    pub drop_gated: fn(Gates, &mut Value, &Value),
     /// (new, old), after the frame put everything but status and metadata back.
     pub prepare_status_update: fn(&mut Value, &Value),
     pub name: Check,
@@ -63,6 +66,7 @@ impl Rules {
         prepare_create: |_| {},
         stamp_creator: |_, _| {},
         prepare_update: |_, _| {},
+        drop_gated: |_, _, _| {},
         prepare_status_update: |_, _| {},
         name: names::dns1123_subdomain,
         validate: |_, _| {},
@@ -96,6 +100,12 @@ impl Kind {
             object.remove(&["metadata", "generation"]);
         }
         (self.rules.prepare_create)(object);
+    }
+
+    /// Before a new or changed object is prepared: only members of gates that are on, or that were there, stay. `old` is
+    /// null for a new one.
+    pub fn drop_gated(&self, gates: Gates, new: &mut Value, old: &Value) {
+        (self.rules.drop_gated)(gates, new, old);
     }
 
     /// After `prepare_create`, by who is known to write.

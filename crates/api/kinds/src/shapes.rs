@@ -1,6 +1,7 @@
 //! Shapes that many kinds share: the pod and its parts, selectors, resources, conditions of validity.
 
 pub mod affinity;
+pub mod conditions;
 pub mod container;
 pub mod environment;
 pub mod image;

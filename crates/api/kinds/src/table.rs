@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use coracle_meta::Resource;
+use coracle_meta::{Gate, Resource};
 
 #[rustfmt::skip]
 use crate::{
@@ -143,8 +143,8 @@ static KINDS: &[Kind] = &[
     kind("apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions", V1).short(&["crd", "crds"]).category(REGISTRATION).under("apiextensions.k8s.io/customresourcedefinitions").parts(STATUS).rules(apiextensions::customresourcedefinition::RULES),
 
     kind("scheduling.k8s.io", "PriorityClass", "priorityclasses", V1).short(&["pc"]).rules(scheduling::priorityclass::RULES),
-    namespaced("scheduling.k8s.io", "PodGroup", "podgroups", ALPHA2).parts(STATUS).rules(scheduling::podgroup::RULES),
-    namespaced("scheduling.k8s.io", "Workload", "workloads", ALPHA2).rules(scheduling::workload::RULES),
+    namespaced("scheduling.k8s.io", "PodGroup", "podgroups", ALPHA2).parts(STATUS).gated(Gate::GenericWorkload).rules(scheduling::podgroup::RULES),
+    namespaced("scheduling.k8s.io", "Workload", "workloads", ALPHA2).gated(Gate::GenericWorkload).rules(scheduling::workload::RULES),
 
     namespaced("coordination.k8s.io", "Lease", "leases", V1).rules(coordination::lease::RULES),
     namespaced("coordination.k8s.io", "LeaseCandidate", "leasecandidates", BETA_ALPHA2).rules(coordination::leasecandidate::RULES),

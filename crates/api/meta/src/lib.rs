@@ -3,6 +3,7 @@
 //! the same everywhere.
 
 pub mod field;
+pub mod gates;
 pub mod int_or_string;
 pub mod members;
 pub mod names;
@@ -16,6 +17,7 @@ pub mod user;
 pub mod value;
 
 pub use field::{ErrorList, Path};
+pub use gates::{Gate, Gates, GatesError};
 pub use int_or_string::IntOrString;
 pub use members::Members;
 pub use object::Object;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use coracle_config::{Config, Settings, duration, read_scheduler};
+use coracle_config::{Config, Gates, Settings, duration, read_scheduler};
 use coracle_linux::zygote::Zygote;
 use coracle_node::standalone::apiserver::{self, Datastore};
 use coracle_node::standalone::deciders::{self, ControllerOptions, Credentials, LeaderElection, SchedulerOptions};
@@ -80,22 +80,20 @@ pub struct Scheduler {
     /// A KubeSchedulerConfiguration: profiles, plugins and their arguments, extenders
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Kubernetes' feature gates of pod groups, both off, as GenericWorkload=false,GangScheduling=false
-    #[arg(long, value_name = "KEY=BOOL,…", value_delimiter = ',')]
-    feature_gates: Vec<String>,
+    #[command(flatten)]
+    feature_gates: FeatureGates,
 }
 
-/// Makes sure that a feature gate is one of those known, all of which can only be off.
-fn check_gate(text: &str) -> Result<()> {
-    let (name, value) =
-        text.split_once('=').with_context(|| format!("--feature-gates: missing bool value for {text}"))?;
-    let on: bool = value.parse().with_context(|| format!("--feature-gates: invalid value of {name}={value}"))?;
-    match name {
-        "GenericWorkload" | "GangScheduling" if on => {
-            anyhow::bail!("--feature-gates: {name} cannot be switched on: pods of a PodGroup are scheduled one by one")
-        }
-        "GenericWorkload" | "GangScheduling" => Ok(()),
-        _ => anyhow::bail!("--feature-gates: unrecognized feature gate: {name}"),
+#[derive(Args)]
+pub struct FeatureGates {
+    /// Kubernetes' feature gates to switch on, as GenericWorkload=true,GangScheduling=true
+    #[arg(long = "feature-gates", value_name = "KEY=BOOL,…", value_delimiter = ',')]
+    settings: Vec<String>,
+}
+
+impl FeatureGates {
+    fn read(&self) -> Result<Gates> {
+        Gates::read(&self.settings).context("--feature-gates")
     }
 }
 
@@ -126,6 +124,8 @@ pub struct ApiServer {
     /// API versions switched on or off, as api/all=true,batch/v1=false
     #[arg(long, value_name = "SETTINGS", value_delimiter = ',')]
     runtime_config: Vec<String>,
+    #[command(flatten)]
+    feature_gates: FeatureGates,
     /// Time over which the use of processors is told, and the age of what is told without measuring anew
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     metric_resolution: Duration,
@@ -159,6 +159,8 @@ pub struct ControllerManager {
     horizontal_pod_autoscaler_sync_period: Duration,
     #[command(flatten)]
     leading: Leading,
+    #[command(flatten)]
+    feature_gates: FeatureGates,
 }
 
 #[derive(Args)]
@@ -244,13 +246,16 @@ pub struct DevPki {
 /// Runs a component until a signal ends it.
 pub fn run(component: Component, zygote: Option<coracle_linux::Result<Zygote>>) -> Result<()> {
     match component {
-        Component::Apiserver(arguments) => serve(|| apiserver::run(arguments.options(), say)),
+        Component::Apiserver(arguments) => {
+            let options = arguments.options()?;
+            serve(|| apiserver::run(options, say))
+        }
         Component::Scheduler(arguments) => {
             let options = arguments.options()?;
             serve(|| deciders::scheduler(options, say))
         }
         Component::ControllerManager(arguments) => {
-            let options = arguments.options();
+            let options = arguments.options()?;
             serve(|| deciders::controllers(&options, say))
         }
         Component::Kubelet(arguments) => {
@@ -296,7 +301,8 @@ impl Leading {
 }
 
 impl ApiServer {
-    fn options(self) -> apiserver::Options {
+    fn options(self) -> Result<apiserver::Options> {
+        let gates = self.feature_gates.read()?;
         let datastore = match self.data_dir {
             Some(folder) => Datastore::Embedded(folder),
             None => Datastore::Etcd(EtcdOptions {
@@ -306,25 +312,26 @@ impl ApiServer {
                 key_file: self.datastore_key,
             }),
         };
-        apiserver::Options {
+        Ok(apiserver::Options {
             datastore,
             pki: self.pki,
             port: self.port,
             advertise: self.advertise_address,
             service_cidr: self.service_cidr,
             runtime_config: self.runtime_config,
+            gates,
             metric_resolution: self.metric_resolution,
-        }
+        })
     }
 }
 
 impl Scheduler {
     /// What the file says of leader election goes before the flag's default.
     fn options(self) -> Result<SchedulerOptions> {
-        self.feature_gates.iter().try_for_each(|gate| check_gate(gate))?;
+        let gates = self.feature_gates.read()?;
         let (kubeconfig, doors) = (self.access.kubeconfig, self.showing.doors());
         let Some(path) = self.config else {
-            let scheduler = deciders::default_scheduler();
+            let scheduler = deciders::default_scheduler(gates);
             return Ok(SchedulerOptions { kubeconfig, election: self.leading.election(), scheduler, doors });
         };
         let configuration = read_scheduler(&path)?;
@@ -332,20 +339,22 @@ impl Scheduler {
             Some(false) => LeaderElection::Off,
             _ => self.leading.election(),
         };
-        let scheduler = configuration.scheduler().with_context(|| format!("configuration file {}", path.display()))?;
+        let scheduler =
+            configuration.scheduler(gates).with_context(|| format!("configuration file {}", path.display()))?;
         Ok(SchedulerOptions { kubeconfig, election, scheduler, doors })
     }
 }
 
 impl ControllerManager {
-    fn options(self) -> ControllerOptions {
+    fn options(self) -> Result<ControllerOptions> {
+        let gates = self.feature_gates.read()?;
         let credentials = match self.use_service_account_credentials {
             true => Credentials::ServiceAccounts,
             false => Credentials::Shared,
         };
         let election = self.leading.election();
         let signing = self.cluster_signing_cert_file.zip(self.cluster_signing_key_file);
-        ControllerOptions {
+        Ok(ControllerOptions {
             kubeconfig: self.access.kubeconfig,
             root_ca: self.root_ca,
             signing,
@@ -353,8 +362,9 @@ impl ControllerManager {
             credentials,
             election,
             autoscaler_period: self.horizontal_pod_autoscaler_sync_period,
+            gates,
             doors: self.showing.doors(),
-        }
+        })
     }
 }
 
@@ -401,24 +411,5 @@ impl DevPki {
             dns_port: self.dns_port,
             addresses: self.addresses,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gates_of_pod_groups_stay_off_and_others_are_not_known() {
-        for (text, words) in [
-            ("GangScheduling=true", "GangScheduling cannot be switched on"),
-            ("GenericWorkload=maybe", "invalid value of GenericWorkload=maybe"),
-            ("GenericWorkload", "missing bool value for GenericWorkload"),
-            ("Unheard=false", "unrecognized feature gate: Unheard"),
-        ] {
-            let error = format!("{:#}", check_gate(text).unwrap_err());
-            assert!(error.contains(words), "{text}: {error}");
-        }
-        assert!(check_gate("GangScheduling=false").is_ok());
     }
 }

@@ -5,6 +5,7 @@ mod duration;
 mod scheduler;
 mod settings;
 
+pub use coracle_meta::Gates;
 pub use duration::duration;
 pub use scheduler::read_scheduler;
 pub use settings::{ConfigError, DEFAULT_FILE, Settings};
@@ -33,6 +34,8 @@ pub struct Config {
     pub service_cidr: Option<String>,
     /// Group versions switched on or off, as kube-apiserver's flag of that name: `api/all=true`, `batch/v2alpha1=true`.
     pub runtime_config: Vec<String>,
+    /// Kubernetes' feature gates that are on.
+    pub gates: Gates,
     /// How many nodes are simulated beside the real one.
     pub hollow_nodes: u32,
     /// The span that `metrics.k8s.io` tells rates over, as metrics-server's flag of that name.
@@ -82,6 +85,8 @@ impl Config {
             pod_cidr: settings.pod_cidr,
             service_cidr: settings.service_cidr,
             runtime_config: settings.runtime_config.as_deref().map(split).unwrap_or_default(),
+            gates: Gates::read(&settings.feature_gates.as_deref().map(split).unwrap_or_default())
+                .map_err(ConfigError::Gates)?,
             hollow_nodes: settings.hollow_nodes.unwrap_or(0),
             metric_resolution: duration_or("metric-resolution", settings.metric_resolution, DEFAULT_METRIC_RESOLUTION)?,
             autoscaler_period: duration_or(
@@ -148,6 +153,16 @@ mod tests {
     fn the_name_comes_from_the_data_directory() {
         let settings = Settings { data_dir: Some("/srv/My_Edge".into()), ..Settings::default() };
         assert_eq!(config(settings).unwrap().name, "myedge");
+    }
+
+    #[test]
+    fn gates_are_read_and_their_mistakes_named() {
+        let settings = |text: &str| Settings { feature_gates: Some(text.into()), ..Settings::default() };
+        assert_eq!(config(settings("GenericWorkload=true, GangScheduling=true")).unwrap().gates, Gates::GANGS);
+        let error = config(settings("GangScheduling=true")).unwrap_err();
+        let chain = format!("{error}: {}", std::error::Error::source(&error).unwrap());
+        let words = "GangScheduling is enabled, but depends on features that are disabled: [GenericWorkload]";
+        assert_eq!(chain, format!("feature-gates: {words}"));
     }
 
     #[test]

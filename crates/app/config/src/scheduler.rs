@@ -24,7 +24,8 @@ mod tests {
         let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
         std::fs::write(&path, format!("{head}profiles:\n- schedulerName: mine\n  percentageOfNodesToScore: 40\n"))
             .unwrap();
-        let read = read_scheduler(&path).map(|configuration| configuration.scheduler().is_ok());
+        let read =
+            read_scheduler(&path).map(|configuration| configuration.scheduler(coracle_meta::Gates::default()).is_ok());
         std::fs::write(&path, format!("{head}profile: []\n")).unwrap();
         let refused = read_scheduler(&path).map(|_| ());
         std::fs::remove_file(&path).unwrap();

@@ -53,6 +53,9 @@ pub struct Settings {
     /// API groups and versions to switch on or off, as `api/all=true`
     #[arg(long, value_name = "KEY=BOOL,…")]
     pub runtime_config: Option<String>,
+    /// Kubernetes' feature gates to switch on, as `GenericWorkload=true,GangScheduling=true`
+    #[arg(long, value_name = "KEY=BOOL,…")]
+    pub feature_gates: Option<String>,
     /// Simulate this many nodes beside the real one, as `coracle sim` does
     #[arg(long, value_name = "N")]
     pub hollow_nodes: Option<u32>,
@@ -84,6 +87,8 @@ pub enum ConfigError {
         #[source]
         source: coracle_scheduler::config::ConfigError,
     },
+    #[error("feature-gates")]
+    Gates(#[source] coracle_meta::GatesError),
     #[error("{setting}: {text:?} is no duration: give one as 15s, 500ms or 1m30s")]
     Duration { setting: &'static str, text: String },
     #[error(
@@ -127,6 +132,7 @@ impl Settings {
             pod_cidr: self.pod_cidr.or(other.pod_cidr),
             service_cidr: self.service_cidr.or(other.service_cidr),
             runtime_config: self.runtime_config.or(other.runtime_config),
+            feature_gates: self.feature_gates.or(other.feature_gates),
             hollow_nodes: self.hollow_nodes.or(other.hollow_nodes),
             metric_resolution: self.metric_resolution.or(other.metric_resolution),
             horizontal_pod_autoscaler_sync_period: self

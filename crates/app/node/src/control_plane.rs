@@ -12,6 +12,7 @@ use coracle_cache::store::Store;
 use coracle_client::Client;
 use coracle_controld::Driver;
 use coracle_controllers::Settings;
+use coracle_meta::Gates;
 use coracle_reconcile::View;
 use coracle_reconcile::controller::COMPONENT_IDENTITY;
 use coracle_rt::{Clock, Dice, Scope};
@@ -48,6 +49,8 @@ pub struct Serving {
     pub service_cidr: String,
     /// Group versions switched on or off, as kube-apiserver's flag of that name.
     pub runtime_config: Vec<String>,
+    /// Feature gates that are on.
+    pub gates: Gates,
     /// The span that `metrics.k8s.io` tells rates over.
     pub metric_resolution: Duration,
 }
@@ -61,7 +64,7 @@ impl ControlPlane {
         keeping: Keeping,
     ) -> Result<ControlPlane, StartError> {
         let store = open_store(scope, keeping).await?;
-        let groups = Groups::read(&serving.runtime_config).map_err(ServerError::from)?;
+        let groups = Groups::read(&serving.runtime_config, serving.gates).map_err(ServerError::from)?;
         let server = Server::new(Options {
             scope: scope.child("apiserver"),
             cache: Cache::new(store, scope.child("cache")),
@@ -75,6 +78,7 @@ impl ControlPlane {
             kubelet_tls: Some(tls::client(&pki.api_server_kubelet_client, &pki.ca)?),
             docs: Some(apidocs::handler(groups)),
             runtime_config: serving.runtime_config,
+            gates: serving.gates,
             metric_resolution: serving.metric_resolution,
         })?;
         let listener = TcpListener::bind(("0.0.0.0", serving.port))
@@ -87,10 +91,10 @@ impl ControlPlane {
     }
 
     /// Starts the scheduler and the controllers; autoscalers look once in a period.
-    pub fn start_deciders(&self, scope: &Scope, pki: &Pki, autoscaler_period: Duration) {
+    pub fn start_deciders(&self, scope: &Scope, pki: &Pki, autoscaler_period: Duration, gates: Gates) {
         let clock = Clock::system();
         let scheduler = self.client(Caller::scheduler());
-        let deciding = coracle_scheduler::Scheduler::standard(coracle_controld::DEFAULT_SCHEDULER);
+        let deciding = coracle_scheduler::Scheduler::gated(coracle_controld::DEFAULT_SCHEDULER, gates);
         let scope_of = scope.child("scheduler");
         let metrics = coracle_controld::run_scheduler(&scope_of, self.view(), scheduler, clock, deciding);
         self.server.metrics.add(Box::new(move || metrics.text()));
@@ -100,7 +104,8 @@ impl ControlPlane {
             name => Caller::controller(name),
         };
         let clients = Arc::new(move |name: &str| local(&server, caller(name)));
-        let settings = Settings { root_ca: pki.ca.clone(), can_sign: true, can_make_tokens: true, autoscaler_period };
+        let settings =
+            Settings { root_ca: pki.ca.clone(), can_sign: true, can_make_tokens: true, autoscaler_period, gates };
         let driver = Driver {
             scope: scope.child("controller-manager"),
             view: self.view(),

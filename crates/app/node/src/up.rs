@@ -130,6 +130,7 @@ fn serving(config: &Config, identity: &Identity) -> Serving {
         port: identity.api_port,
         service_cidr,
         runtime_config,
+        gates: config.gates,
         metric_resolution: config.metric_resolution,
     }
 }
@@ -183,7 +184,7 @@ impl Cluster {
             ControlPlane::start(scope, serving(config, &identity), &pki, keeping(config, &paths)).await?;
         let context = write_kubeconfig(config, &identity, &paths, &pki)?;
         step(&format!("API server on https://127.0.0.1:{}, {context}", identity.api_port));
-        control_plane.start_deciders(scope, &pki, config.autoscaler_period);
+        control_plane.start_deciders(scope, &pki, config.autoscaler_period, config.gates);
         step("scheduler and controllers");
         let images = Arc::new(images::open(&paths)?);
         let program =

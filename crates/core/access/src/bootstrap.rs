@@ -1,6 +1,7 @@
 //! The roles and bindings that a new cluster starts with. They stand in `bootstrap.txt`, a line each:
 //! `role NAMESPACE NAME [to=LABEL] [from=LABEL]`, below it indented `allow VERBS GROUPS RESOURCES [NAMES]` and
 //! `path VERBS URLS`, and `bind NAMESPACE NAME KIND/ROLE SUBJECT…`; `-` is none and `core` the group without a name.
+//! A line that begins with `if=GATE` counts where that feature gate is on.
 
 use coracle_meta::{Resource, Value};
 
@@ -17,16 +18,20 @@ pub struct Seed {
     pub object: Value,
 }
 
-/// Every default role and binding.
-pub fn objects() -> Vec<Seed> {
+/// Every default role and binding, given which feature gates are on.
+pub fn objects(is_on: impl Fn(&str) -> bool) -> Vec<Seed> {
     let mut seeds: Vec<Seed> = Vec::new();
     for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
         let words: Vec<&str> = line.split_whitespace().collect();
-        match words.as_slice() {
+        let (gate, words) = gated(&words);
+        if !gate.is_none_or(&is_on) {
+            continue;
+        }
+        match words {
             ["role", namespace, name, rest @ ..] => seeds.push(role(namespace, name, rest)),
             ["bind", namespace, name, role, subjects @ ..] => seeds.push(binding((namespace, name), role, subjects)),
             _ => {
-                let (Some(rule), Some(seed)) = (rule(&words), seeds.last_mut()) else { continue };
+                let (Some(rule), Some(seed)) = (rule(words), seeds.last_mut()) else { continue };
                 if let Value::List(rules) = seed.object.ensure(&["rules"]) {
                     rules.push(rule.to_value());
                 }
@@ -37,7 +42,15 @@ pub fn objects() -> Vec<Seed> {
     seeds
 }
 
-/// The rules of one default ClusterRole.
+/// The gate that a line needs, and the line without it.
+fn gated<'a, 'line>(words: &'a [&'line str]) -> (Option<&'line str>, &'a [&'line str]) {
+    match words.split_first() {
+        Some((first, rest)) if first.starts_with("if=") => (first.strip_prefix("if="), rest),
+        _ => (None, words),
+    }
+}
+
+/// The rules of one default ClusterRole that need no gate.
 pub fn rules_of(role: &str) -> Vec<Rule> {
     let lines = TABLE.lines().skip_while(|line| line.strip_prefix("role - ").is_none_or(|name| name != role));
     let below = lines.skip(1).take_while(|line| line.starts_with(' '));
@@ -154,16 +167,49 @@ mod tests {
 
     #[test]
     fn the_table_reads_whole() {
-        let seeds = objects();
+        let seeds = objects(|_| true);
         let rules: usize = seeds.iter().map(|seed| seed.object.list_at(&["rules"]).len()).sum();
         assert!(seeds.len() > 130 && rules > 350, "{} {rules}", seeds.len());
         let indented = TABLE.lines().filter(|line| line.starts_with(' '));
-        assert!(indented.map(|line| line.split_whitespace().collect::<Vec<_>>()).all(|words| rule(&words).is_some()));
+        assert!(
+            indented
+                .map(|line| line.split_whitespace().collect::<Vec<_>>())
+                .all(|words| rule(gated(&words).1).is_some())
+        );
+    }
+
+    #[test]
+    fn what_needs_a_gate_is_there_where_it_is_on() {
+        let named = |is_on: bool| -> Vec<String> {
+            let about = |seed: &&Seed| {
+                let text = String::from_utf8(seed.object.to_json()).unwrap();
+                text.contains("podgroup") || text.contains("workloads")
+            };
+            objects(|gate| is_on && gate == "GenericWorkload")
+                .iter()
+                .filter(about)
+                .map(|seed| seed.object.str_at(&["metadata", "name"]).to_owned())
+                .collect()
+        };
+        assert_eq!(named(false), [""; 0]);
+        assert_eq!(
+            named(true),
+            [
+                "admin",
+                "edit",
+                "system:aggregate-to-edit",
+                "system:aggregate-to-view",
+                "system:kube-scheduler",
+                "view",
+                "system:controller:podgroup-protection-controller",
+                "system:controller:podgroup-protection-controller",
+            ]
+        );
     }
 
     #[test]
     fn admin_gathers_what_view_and_edit_may() {
-        let seeds = objects();
+        let seeds = objects(|_| false);
         let admin = seeds.iter().find(|seed| seed.object.str_at(&["metadata", "name"]) == "admin").unwrap();
         let rules = Rule::all(&admin.object);
         assert!(rules.iter().any(|rule| rule.resources.contains(&"endpointslices".to_owned())));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coracle_meta::{Object, Resource, Status, User, Value};
+use coracle_meta::{Gates, Object, Resource, Status, User, Value};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -32,6 +32,11 @@ impl Request<'_> {
         self.resource.group.is_empty() && self.resource.plural == plural && self.subresource.is_empty()
     }
 
+    /// The same of any group.
+    pub fn is_of(&self, group: &str, plural: &str) -> bool {
+        self.resource.group == group && self.resource.plural == plural && self.subresource.is_empty()
+    }
+
     pub fn creates(&self) -> bool {
         self.operation == Operation::Create
     }
@@ -49,6 +54,8 @@ pub struct Context<'a> {
     pub answers: &'a [Answer],
     /// Five random characters, the same for the whole of a write.
     pub suffix: &'a str,
+    /// Feature gates that are on.
+    pub gates: Gates,
 }
 
 #[derive(Debug)]

@@ -8,10 +8,13 @@ mod claim_resize;
 mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
+mod job_validation;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_security;
+mod podgroup_protection;
+mod podgroup_workload_exists;
 mod priority;
 mod resource_quota;
 mod runtime_class;
@@ -32,11 +35,14 @@ pub static PLUGINS: &[&dyn Plugin] = &[
     &default_toleration_seconds::DefaultTolerationSeconds,
     &default_storage_class::DefaultStorageClass,
     &storage_object_in_use::StorageObjectInUseProtection,
+    &podgroup_protection::PodGroupProtection,
     &claim_resize::PersistentVolumeClaimResize,
     &runtime_class::RuntimeClass,
     &certificate_approval::CertificateApproval,
     &certificate_signing::CertificateSigning,
     &certificate_subject::CertificateSubjectRestriction,
     &default_ingress_class::DefaultIngressClass,
+    &podgroup_workload_exists::PodGroupWorkloadExists,
+    &job_validation::JobValidation,
     &resource_quota::ResourceQuota,
 ];

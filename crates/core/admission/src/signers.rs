@@ -36,7 +36,7 @@ pub fn require(request: &Request<'_>, context: &Context<'_>, verb: &'static str,
 mod tests {
     use std::sync::Arc;
 
-    use coracle_meta::{Object, User, Value};
+    use coracle_meta::{Gates, Object, User, Value};
 
     use super::*;
     use crate::PLUGINS;
@@ -67,7 +67,7 @@ mod tests {
             user: &user,
             old: Some(&old),
         };
-        let context = Context { facts: &Nothing, answers, suffix: "" };
+        let context = Context { facts: &Nothing, answers, suffix: "", gates: Gates::default() };
         let found = PLUGINS.iter().find(|known| known.name() == plugin).unwrap();
         match found.validate(&request, &new, &context) {
             Verdict::Admit | Verdict::Mutate => "admitted".into(),

@@ -37,6 +37,7 @@ pub mod legacy_token_cleaner;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod pod_garbage;
+pub mod podgroup_protection;
 pub mod pv_binder;
 pub mod pv_protection;
 pub mod pvc_protection;
@@ -56,6 +57,7 @@ pub mod vac_protection;
 
 use std::time::Duration;
 
+use coracle_meta::{Gate, Gates};
 use coracle_reconcile::Controller;
 
 /// What controllers need to know that no object tells them.
@@ -69,12 +71,15 @@ pub struct Settings {
     pub can_make_tokens: bool,
     /// How often autoscalers look, as upstream's `--horizontal-pod-autoscaler-sync-period`.
     pub autoscaler_period: Duration,
+    /// Feature gates that are on.
+    pub gates: Gates,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
         let autoscaler_period = Duration::from_secs(15);
-        Settings { root_ca: String::new(), can_sign: false, can_make_tokens: false, autoscaler_period }
+        let gates = Gates::default();
+        Settings { root_ca: String::new(), can_sign: false, can_make_tokens: false, autoscaler_period, gates }
     }
 }
 
@@ -120,6 +125,9 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::<ttl::Ttl>::default(),
         Box::new(ephemeral_volume::EphemeralVolume),
     ];
+    if settings.gates.has(Gate::GenericWorkload) {
+        all.push(Box::new(podgroup_protection::PodGroupProtection));
+    }
     if settings.can_sign {
         all.push(Box::new(csr_signing::CsrSigning));
     }
@@ -136,7 +144,7 @@ mod tests {
 
     #[test]
     fn every_controller_has_a_name_of_its_own_that_operators_can_look_up() {
-        let settings = Settings { can_sign: true, can_make_tokens: true, ..Settings::default() };
+        let settings = Settings { can_sign: true, can_make_tokens: true, gates: Gates::GANGS, ..Settings::default() };
         let documented = include_str!("../../../../docs/controllers.md");
         let all = all(&settings);
         let names: BTreeSet<&str> = all.iter().map(|controller| controller.name()).collect();

@@ -24,6 +24,8 @@ pub struct PodFacts {
     pub has_ephemeral_claims: bool,
     /// Whether it asks for devices by `spec.resourceClaims`.
     pub has_device_claims: bool,
+    /// The PodGroup that it belongs to.
+    pub group: Option<Box<str>>,
 }
 
 /// The time of a transition, where it was told.
@@ -58,6 +60,13 @@ struct Spec<'a> {
     node_name: Option<Cow<'a, str>>,
     volumes: Option<Vec<Volume>>,
     resource_claims: Option<Vec<IgnoredAny>>,
+    scheduling_group: Option<Group>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Group {
+    pod_group_name: Option<Box<str>>,
 }
 
 #[derive(Deserialize)]
@@ -96,6 +105,7 @@ impl From<Pod<'_>> for PodFacts {
             facts.has_claims =
                 facts.has_ephemeral_claims || volumes.iter().any(|volume| volume.persistent_volume_claim.is_some());
             facts.has_device_claims = spec.resource_claims.is_some_and(|claims| !claims.is_empty());
+            facts.group = spec.scheduling_group.and_then(|group| group.pod_group_name);
         }
         if let Some(status) = pod.status {
             let phase = status.phase.unwrap_or_default();
@@ -123,8 +133,8 @@ mod tests {
     #[test]
     fn a_running_pod_tells_its_node_and_since_when_it_is_ready() {
         let facts = facts(
-            r#"{"metadata":{"name":"a"},"spec":{"nodeName":"x","volumes":[{"name":"v","ephemeral":{}}],"resourceClaims":[]},
-            "status":{"phase":"Running","conditions":[{"type":"Other","status":"True"},
+            r#"{"metadata":{"name":"a"},"spec":{"nodeName":"x","volumes":[{"name":"v","ephemeral":{}}],"resourceClaims":[],
+            "schedulingGroup":{"podGroupName":"g"}},"status":{"phase":"Running","conditions":[{"type":"Other","status":"True"},
             {"type":"Ready","status":"True","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}"#,
         );
         let since = "2026-01-01T00:00:00Z".parse().unwrap();
@@ -135,6 +145,7 @@ mod tests {
             has_claims: true,
             has_ephemeral_claims: true,
             has_device_claims: false,
+            group: Some("g".into()),
         };
         assert_eq!(*facts, wanted);
     }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use coracle_meta::{Gate, Gates};
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -211,21 +212,29 @@ impl Configuration {
     }
 
     /// The scheduler that is asked for.
-    pub fn scheduler(&self) -> Result<Scheduler, ConfigError> {
+    pub fn scheduler(&self, gates: Gates) -> Result<Scheduler, ConfigError> {
+        if gates.has(Gate::GenericWorkload) && !self.extenders.is_empty() {
+            return Err(wrong(
+                "extenders",
+                "cannot be asked about groups of pods, so not with the gate GenericWorkload",
+            ));
+        }
         let mut profiles: Vec<Profile> = Vec::new();
         let standard = [ProfileText::default()];
         let texts = if self.profiles.is_empty() { &standard[..] } else { &self.profiles };
         for (at, text) in texts.iter().enumerate() {
-            let profile = self.profile(&format!("profiles[{at}]"), text)?;
+            let profile = self.profile(&format!("profiles[{at}]"), text, gates)?;
             if profiles.iter().any(|known| known.name == profile.name) {
                 return Err(wrong(format!("profiles[{at}].schedulerName"), "Duplicate value"));
             }
             profiles.push(profile);
         }
-        Ok(Scheduler::new(profiles, self.backoff()).with_extenders(Extenders::new(self.extenders.clone())))
+        Ok(Scheduler::new(profiles, self.backoff())
+            .with_extenders(Extenders::new(self.extenders.clone()))
+            .with_gates(gates))
     }
 
-    fn profile(&self, path: &str, text: &ProfileText) -> Result<Profile, ConfigError> {
+    fn profile(&self, path: &str, text: &ProfileText, gates: Gates) -> Result<Profile, ConfigError> {
         let name = text.scheduler_name.clone().unwrap_or_else(|| "default-scheduler".into());
         if name.is_empty() {
             return Err(wrong(format!("{path}.schedulerName"), "Required value"));
@@ -233,15 +242,15 @@ impl Configuration {
         if text.scheduler_name.is_none() && self.profiles.len() > 1 {
             return Err(wrong(format!("{path}.schedulerName"), "Required value"));
         }
-        let mut arguments = arguments(path, &text.plugin_config)?;
+        let mut arguments = arguments(path, &text.plugin_config, gates)?;
         let extenders = Extenders::new(self.extenders.clone());
         let ignored = extenders.ignored_resources();
         if !ignored.is_empty() {
             arguments.entry("NodeResourcesFit").or_insert_with(|| json!({}))["ignoredResources"] = json!(ignored);
         }
         let mut plugins = Vec::new();
-        for name in order(&text.plugins.multi_point) {
-            plugins.extend(enabled(path, &name, &text.plugins, &arguments)?);
+        for name in order(&text.plugins.multi_point, gates) {
+            plugins.extend(enabled((path, gates), &name, &text.plugins, &arguments)?);
         }
         for (point, field, _) in text.plugins.points() {
             let has = plugins.iter().filter(|enabled: &&Enabled| enabled.at(point)).count();
@@ -261,11 +270,16 @@ impl Configuration {
     }
 }
 
-fn arguments<'a>(path: &str, texts: &'a [PluginConfigText]) -> Result<BTreeMap<&'a str, Value>, ConfigError> {
+fn arguments<'a>(
+    path: &str,
+    texts: &'a [PluginConfigText],
+    gates: Gates,
+) -> Result<BTreeMap<&'a str, Value>, ConfigError> {
     let mut arguments = BTreeMap::new();
     for (at, text) in texts.iter().enumerate() {
         let path = format!("{path}.pluginConfig[{at}]");
-        let entry = by_name(&text.name).ok_or_else(|| wrong(&path, format!("no plugin is named {:?}", text.name)))?;
+        let entry =
+            by_name(&text.name, gates).ok_or_else(|| wrong(&path, format!("no plugin is named {:?}", text.name)))?;
         let Some(args) = text.args.as_ref().filter(|args| !args.is_null()) else { continue };
         (entry.make)(Some(args)).map_err(|why| wrong(format!("{path}.args"), why))?;
         if arguments.insert(text.name.as_str(), args.clone()).is_some() {
@@ -277,8 +291,9 @@ fn arguments<'a>(path: &str, texts: &'a [PluginConfigText]) -> Result<BTreeMap<&
 
 /// Names in the order in which they run: that of the defaults, or of `multiPoint` where it disables them all. Plugins
 /// that only single points enable follow.
-fn order(multi_point: &PluginSet) -> Vec<String> {
-    let mut names: Vec<String> = PLUGINS.iter().map(|entry| entry.name.to_owned()).collect();
+fn order(multi_point: &PluginSet, gates: Gates) -> Vec<String> {
+    let defaults = PLUGINS.iter().filter(|entry| entry.is_on(gates));
+    let mut names: Vec<String> = defaults.map(|entry| entry.name.to_owned()).collect();
     if multi_point.disables("*") {
         names.splice(0..0, multi_point.enabled.iter().map(|plugin| plugin.name.clone()));
     } else {
@@ -295,12 +310,12 @@ fn order(multi_point: &PluginSet) -> Vec<String> {
 
 /// A plugin at the points that the profile leaves or gives it; `None` where none is left.
 fn enabled(
-    path: &str,
+    (path, gates): (&str, Gates),
     name: &str,
     text: &PluginsText,
     arguments: &BTreeMap<&str, Value>,
 ) -> Result<Option<Enabled>, ConfigError> {
-    let entry = by_name(name)
+    let entry = by_name(name, gates)
         .ok_or_else(|| wrong(format!("{path}.plugins.multiPoint"), format!("no plugin is named {name:?}")))?;
     let plugin = (entry.make)(arguments.get(name)).map_err(|why| wrong(path, why))?;
     let at_all = text.multi_point.enables(name);
@@ -308,7 +323,7 @@ fn enabled(
     let mut points = BTreeSet::new();
     let mut weight = at_all.map_or(entry.weight, PluginText::weight);
     for (point, field, set) in text.points() {
-        if let Some(unknown) = set.enabled.iter().find(|plugin| by_name(&plugin.name).is_none()) {
+        if let Some(unknown) = set.enabled.iter().find(|plugin| by_name(&plugin.name, gates).is_none()) {
             let why = format!("no plugin is named {:?}", unknown.name);
             return Err(wrong(format!("{path}.plugins.{field}"), why));
         }
@@ -342,7 +357,7 @@ mod tests {
         for (key, value) in extra.as_object().unwrap() {
             config[key] = value.clone();
         }
-        Configuration::read(config)?.scheduler()
+        Configuration::read(config)?.scheduler(Gates::default())
     }
 
     fn weights(profile: &Profile) -> Vec<(&'static str, i64)> {

@@ -18,6 +18,27 @@ pub enum Outcome {
     Error,
 }
 
+/// How a try of a group of pods ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GroupResult {
+    Scheduled,
+    Unschedulable,
+    WaitingOnPreemption,
+    Error,
+}
+
+impl GroupResult {
+    /// As metrics call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GroupResult::Scheduled => "scheduled",
+            GroupResult::Unschedulable => "unschedulable",
+            GroupResult::WaitingOnPreemption => "waiting_on_preemption",
+            GroupResult::Error => "error",
+        }
+    }
+}
+
 /// Observations by size. Bucket `n` holds those up to `first * 2^n` that are in none before; larger ones are in none.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Histogram<const N: usize> {
@@ -74,6 +95,8 @@ pub struct Counts {
     pub tries: Histogram<5>,
     /// Seconds from when a pod could first be tried until it was bound, by how many tries it took, up to `TRIES_MAX`.
     pub waits: BTreeMap<u32, Histogram<20>>,
+    /// How tries of groups of pods ended, by profile's place and result.
+    pub groups: BTreeMap<(usize, GroupResult), u64>,
     /// Scheduled pods that only time brought up again.
     pub flushed: u64,
     pub preemptions: u64,
@@ -94,10 +117,16 @@ impl Counts {
             decisions: 0,
             tries: Histogram::new(1.0),
             waits: BTreeMap::new(),
+            groups: BTreeMap::new(),
             flushed: 0,
             preemptions: 0,
             victims: Histogram::new(1.0),
         }
+    }
+
+    /// A try of a group of the profile at this place ended.
+    pub fn group_ended(&mut self, profile: usize, result: GroupResult) {
+        *self.groups.entry((profile, result)).or_default() += 1;
     }
 
     /// A try of a pod of the profile at this place ended.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::class::{Class, Refusal};
 use crate::counts::Outcome;
 use crate::cycle::{Found, Search, choose, find, find_anywhere, rejectors};
-use crate::framework::{Nomination, Point, PostFilter, Status};
+use crate::framework::{Nomination, Permit, Point, PostFilter, Status};
 use crate::message::{Reasons, for_all};
 use crate::pod::PodInfo;
 use crate::preemption::{Attempt, Choice};
@@ -79,7 +79,7 @@ impl Scheduler {
         feasible.chain(found.rejected.iter().map(|(at, verdict)| (name(*at), Err(reasons(*verdict))))).collect()
     }
 
-    fn search(&mut self, pod: &PodInfo, class: &mut Class, percent: u32) -> Found {
+    pub(crate) fn search(&mut self, pod: &PodInfo, class: &mut Class, percent: u32) -> Found {
         let order = self.cluster.order();
         let search = Search { percent, start: self.start, turn: self.turn };
         let found = find(pod, class, &self.cluster, &order, search);
@@ -105,16 +105,21 @@ impl Scheduler {
     pub(crate) fn commit(&mut self, (pod, profile, attempts): Tried, node: String, now: Timestamp) {
         self.cluster.put(pod.clone(), &node);
         self.cluster.nominations.remove(&pod.key);
-        if let Err((plugin, status)) = self.reserve(&pod, profile, &node) {
+        if let Err((plugin, status)) =
+            self.reserve(&pod, profile, &node).and_then(|()| self.permit(&pod, profile, &node))
+        {
             for plugin in self.profiles[profile].at(Point::Reserve) {
                 plugin.unreserve(&pod, &mut self.cluster);
             }
             self.cluster.lift(&pod.key);
-            let mut reasons = Reasons::default();
-            status.reasons.iter().for_each(|reason| reasons.count(reason.as_ref(), 1));
-            let refused = Refused { message: reasons.over(1), by: Rejectors::from([plugin]) };
+            let refused = Refused::by(plugin, &status);
             return self.fail((pod, profile, attempts), refused, Some(Nomination::Clear), now);
         }
+        self.send((pod, profile, attempts), node);
+    }
+
+    /// Sends a pod that counts on a node on its way there.
+    pub(crate) fn send(&mut self, (pod, profile, attempts): Tried, node: String) {
         let deeds: Vec<_> =
             self.profiles[profile].at(Point::PreBind).flat_map(|plugin| plugin.pre_bind(&pod, &self.cluster)).collect();
         let waits = !self.profiles[profile].at(Point::PreBind).all(|plugin| plugin.is_bound(&pod, &self.cluster));
@@ -126,15 +131,21 @@ impl Scheduler {
         });
     }
 
-    fn reserve(&mut self, pod: &PodInfo, profile: usize, node: &str) -> Result<(), (&'static str, Status)> {
+    pub(crate) fn reserve(&mut self, pod: &PodInfo, profile: usize, node: &str) -> Result<(), (&'static str, Status)> {
         let profile = &self.profiles[profile];
         for plugin in profile.at(Point::Reserve) {
             plugin.reserve(pod, node, &mut self.cluster).map_err(|status| (plugin.name(), status))?;
         }
-        for plugin in profile.at(Point::Permit) {
-            plugin.permit(pod, node, &self.cluster).map_err(|status| (plugin.name(), status))?;
-        }
         Ok(())
+    }
+
+    /// A pod that is decided about by itself has nobody to wait for.
+    fn permit(&self, pod: &PodInfo, profile: usize, node: &str) -> Result<(), (&'static str, Status)> {
+        match self.profiles[profile].permit(pod, node, &self.cluster) {
+            (_, Permit::Allow | Permit::Wait(_)) => Ok(()),
+            (plugin, Permit::Reject(status)) => Err((plugin, status)),
+            (plugin, Permit::Fail(why)) => Err((plugin, Status::new(why))),
+        }
     }
 
     /// Says why no node will do, after trying to make room.
@@ -175,19 +186,28 @@ impl Scheduler {
         &mut self,
         (pod, profile, attempts): Tried,
         refused: Refused,
-        (node, victims): (String, Vec<Arc<PodInfo>>),
+        room: (String, Vec<Arc<PodInfo>>),
         now: Timestamp,
     ) {
-        let lesser = |other: &&Arc<PodInfo>| other.priority < pod.priority;
         self.counts.ended(profile, Outcome::Unschedulable, &attempts, now);
+        let rank = self.profiles[profile].rank(&pod);
+        self.queue.unschedulable((pod.clone(), rank), attempts, refused.by, now);
+        self.make_way(pod, refused.message, room);
+    }
+
+    /// Nominates a pod that is back in the queue to a node, and lets the victims there go.
+    pub(crate) fn make_way(
+        &mut self,
+        pod: Arc<PodInfo>,
+        message: String,
+        (node, victims): (String, Vec<Arc<PodInfo>>),
+    ) {
+        let lesser = |other: &&Arc<PodInfo>| other.priority < pod.priority;
         self.counts.victims.observe(victims.len() as f64);
         let displaced: Vec<_> = self.cluster.nominations.at(&node).iter().filter(lesser).cloned().collect();
         displaced.iter().for_each(|other| self.cluster.nominations.remove(&other.key));
         self.cluster.nominate(pod.clone(), &node);
-        let rank = self.profiles[profile].rank(&pod);
-        self.queue.unschedulable((pod.clone(), rank), attempts, refused.by, now);
-        let nominate = Some(node.clone());
-        let (reason, message) = (Reason::Unschedulable, refused.message);
+        let (reason, nominate) = (Reason::Unschedulable, Some(node.clone()));
         self.effects.push_back(Effect::Failed { pod: pod.clone(), reason, message, nominate });
         let victims: Vec<_> = victims.into_iter().filter(|victim| !victim.deleting).collect();
         if !victims.is_empty() {
@@ -230,7 +250,14 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    fn of(class: &Class, found: &Found, nodes: usize) -> Refused {
+    /// By a plugin that has something against the one node that was chosen.
+    pub fn by(plugin: &'static str, status: &Status) -> Refused {
+        let mut reasons = Reasons::default();
+        status.reasons.iter().for_each(|reason| reasons.count(reason.as_ref(), 1));
+        Refused { message: reasons.over(1), by: Rejectors::from([plugin]) }
+    }
+
+    pub fn of(class: &Class, found: &Found, nodes: usize) -> Refused {
         if let Some((plugin, status)) = class.rejection() {
             let message = for_all(nodes, &status.reasons.join(", "));
             return Refused { message, by: Rejectors::from([*plugin]) };

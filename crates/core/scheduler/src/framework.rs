@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 
 use crate::node::{NodeFacts, NodeInfo};
-use crate::pod::PodInfo;
+use crate::pod::{PodInfo, PodKey};
 use crate::preemption::{Attempt, Candidate};
 use crate::snapshot::Snapshot;
 
@@ -85,6 +85,10 @@ pub enum Change {
         name: String,
         kind: Difference,
     },
+    /// A pod that has no node came to a group.
+    MemberAdded(Arc<PodInfo>),
+    /// A PodGroup, by namespace and name.
+    GroupAdded(PodKey),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +114,8 @@ pub enum Kind {
     Driver,
     AttachmentGone,
     ResourceClaim,
+    MemberAdded,
+    GroupAdded,
 }
 
 impl Change {
@@ -129,6 +135,8 @@ impl Change {
             Change::Driver => Kind::Driver,
             Change::AttachmentGone => Kind::AttachmentGone,
             Change::ResourceClaim { .. } => Kind::ResourceClaim,
+            Change::MemberAdded(_) => Kind::MemberAdded,
+            Change::GroupAdded(_) => Kind::GroupAdded,
         }
     }
 
@@ -156,6 +164,8 @@ impl Change {
             Change::AttachmentGone => "VolumeAttachmentDelete",
             Change::ResourceClaim { kind: Difference::Added, .. } => "ResourceClaimAdd",
             Change::ResourceClaim { kind: Difference::Updated, .. } => "ResourceClaimUpdate",
+            Change::MemberAdded(_) => "UnschedulablePodAdd",
+            Change::GroupAdded(_) => "scheduling.k8s.io/PodGroupAdd",
         }
     }
 }
@@ -220,6 +230,17 @@ pub enum Nomination {
     Clear,
 }
 
+/// What Permit says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Permit {
+    Allow,
+    /// Not before others of its group have nodes too. Asked of members of groups alone.
+    Wait(&'static str),
+    Reject(Status),
+    /// It cannot be told.
+    Fail(String),
+}
+
 /// A write that has to be done before a pod can be bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
@@ -236,7 +257,7 @@ pub trait Plugin: Send + Sync {
     fn points(&self) -> &'static [Point];
 
     /// Why the pod may not enter the queue yet.
-    fn pre_enqueue(&self, _pod: &PodInfo) -> Option<Status> {
+    fn pre_enqueue(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<Status> {
         None
     }
 
@@ -265,9 +286,9 @@ pub trait Plugin: Send + Sync {
 
     fn unreserve(&self, _pod: &PodInfo, _cluster: &mut Snapshot) {}
 
-    /// The last word before binding.
-    fn permit(&self, _pod: &PodInfo, _node: &str, _cluster: &Snapshot) -> Result<(), Status> {
-        Ok(())
+    /// The last word before binding, when the pod counts on its node.
+    fn permit(&self, _pod: &PodInfo, _node: &str, _cluster: &Snapshot) -> Permit {
+        Permit::Allow
     }
 
     /// What has to be written first, and then shown by the cluster.

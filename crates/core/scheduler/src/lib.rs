@@ -6,6 +6,7 @@ pub mod scheduler;
 
 mod consult;
 mod decide;
+mod group_cycle;
 mod watched;
 
 pub mod config;
@@ -28,6 +29,7 @@ pub mod extender;
 
 mod budgets;
 mod devices;
+mod groups;
 mod images;
 mod interests;
 mod nominations;
@@ -43,10 +45,11 @@ pub mod topology;
 pub mod volumes;
 
 pub use framework::{Deed, Plugin, Status};
+pub use group_cycle::GroupOutcome;
 pub use node::{NodeFacts, NodeInfo};
 pub use pod::{PodInfo, PodKey};
 pub use profile::Profile;
 pub use queue::Backoff;
 pub use scheduler::{Effect, Event, Reason, Scheduler};
 pub use snapshot::Snapshot;
-pub use watched::{WATCHED, watched};
+pub use watched::{watched, watches};

@@ -14,7 +14,7 @@ use crate::snapshot::Snapshot;
 use crate::text::{ContainerText, PodText, SpecText};
 use crate::volumes::{Claim, Disk};
 
-/// Identifies a pod in queues and snapshots.
+/// Identifies a pod, or a group of them, in queues and snapshots.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodKey {
     pub namespace: String,
@@ -63,6 +63,8 @@ pub struct PodInfo {
     pub generation: i64,
     pub gates: Vec<String>,
     pub scheduler_name: String,
+    /// The PodGroup it says it belongs to.
+    pub group: Option<Box<str>>,
     /// Set when bound.
     pub node_name: String,
     /// Where room is being made for it.
@@ -175,6 +177,7 @@ impl PodInfo {
             generation: metadata.generation,
             gates: spec.scheduling_gates.into_iter().map(|gate| gate.name).collect(),
             scheduler_name,
+            group: spec.scheduling_group.and_then(|group| group.pod_group_name),
             node_name: spec.node_name,
             nominated: status.nominated_node_name,
             deleting,
@@ -187,6 +190,37 @@ impl PodInfo {
     /// From the object's JSON; `None` where it is no pod at all.
     pub fn read(json: &[u8], shapes: &mut Shapes) -> Option<Arc<PodInfo>> {
         Some(PodInfo::new(serde_json::from_slice(json).ok()?, shapes))
+    }
+
+    /// A pod that counted on a node was placed, whether or not its last version says so.
+    pub fn placed_somewhere(self: Arc<Self>) -> Arc<PodInfo> {
+        if self.is_assigned() {
+            return self;
+        }
+        let gone = PodInfo {
+            key: self.key.clone(),
+            uid: self.uid.clone(),
+            shape: self.shape.clone(),
+            bare: self.bare.clone(),
+            created: self.created,
+            started: self.started,
+            generation: self.generation,
+            gates: Vec::new(),
+            scheduler_name: self.scheduler_name.clone(),
+            group: self.group.clone(),
+            node_name: "assumed".into(),
+            nominated: String::new(),
+            deleting: self.deleting,
+            preempted: self.preempted,
+            finished: self.finished,
+        };
+        Arc::new(gone)
+    }
+
+    /// The PodGroup it belongs to, by namespace and name.
+    pub fn group_key(&self) -> Option<PodKey> {
+        let name = self.group.as_deref()?.to_owned();
+        Some(PodKey { namespace: self.key.namespace.clone(), name })
     }
 
     /// Whether it counts in the scoring or filtering of pods that do not name it.

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use crate::class::Classes;
 use crate::extender::EXTENDER;
-use crate::framework::{Change, Kind, Nomination, Plugin, Point, PostFilter};
+use coracle_meta::Gates;
+
+use crate::framework::{Change, Kind, Nomination, Permit, Plugin, Point, PostFilter};
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
 use crate::preemption::Attempt;
 use crate::queue::Rejectors;
+use crate::snapshot::Snapshot;
 
 /// A plugin as a profile uses it.
 #[derive(Clone)]
@@ -39,9 +42,14 @@ impl Profile {
         Profile { name: name.into(), plugins, percent, classes: Classes::default() }
     }
 
-    /// Every plugin with its default weight and arguments.
+    /// Every plugin that needs no feature gate, with its default weight and arguments.
     pub fn standard(name: impl Into<String>) -> Profile {
-        let plugins = PLUGINS.iter().map(|entry| {
+        Profile::gated(name, Gates::default())
+    }
+
+    /// The same with these feature gates on.
+    pub fn gated(name: impl Into<String>, gates: Gates) -> Profile {
+        let plugins = PLUGINS.iter().filter(|entry| entry.is_on(gates)).map(|entry| {
             let plugin = (entry.make)(None).expect("a plugin accepts its own defaults");
             Enabled { points: plugin.points().iter().copied().collect(), plugin, weight: entry.weight }
         });
@@ -53,8 +61,23 @@ impl Profile {
     }
 
     /// The first plugin that keeps the pod from being tried.
-    pub fn gate(&self, pod: &PodInfo) -> Option<&'static str> {
-        self.at(Point::PreEnqueue).find(|plugin| plugin.pre_enqueue(pod).is_some()).map(|plugin| plugin.name())
+    pub fn gate(&self, pod: &PodInfo, cluster: &Snapshot) -> Option<&'static str> {
+        let mut plugins = self.at(Point::PreEnqueue);
+        plugins.find(|plugin| plugin.pre_enqueue(pod, cluster).is_some()).map(|plugin| plugin.name())
+    }
+
+    /// What all plugins say before binding: one that rejects or fails ends it, else the last that asks to wait counts.
+    /// With the name of whose word it is.
+    pub fn permit(&self, pod: &PodInfo, node: &str, cluster: &Snapshot) -> (&'static str, Permit) {
+        let mut word = ("", Permit::Allow);
+        for plugin in self.at(Point::Permit) {
+            match plugin.permit(pod, node, cluster) {
+                Permit::Allow => (),
+                wait @ Permit::Wait(_) => word = (plugin.name(), wait),
+                last => return (plugin.name(), last),
+            }
+        }
+        word
     }
 
     /// The greater goes first.

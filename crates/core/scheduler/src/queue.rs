@@ -64,6 +64,7 @@ const UNSCHEDULABLE: &str = "unschedulable";
 const ADDED: &str = "UnschedulablePodAdd";
 const FAILED: &str = "ScheduleAttemptFailure";
 const WAITED: &str = "BackoffComplete";
+const ACTIVATED: &str = "ForceActivate";
 const POPPED_EARLY: &str = "PopFromBackoffQ";
 const TIMED_OUT: &str = "UnschedulableTimeout";
 
@@ -184,6 +185,17 @@ impl Queue {
         Some((pod, Tries { made: attempts, first: first.unwrap_or(now), since, began: now, flushed }))
     }
 
+    /// Takes a pod out that another of its group was taken for, unless it is kept from being tried.
+    pub fn take(&mut self, key: &PodKey, now: Timestamp) -> Option<(Arc<PodInfo>, Tries)> {
+        match self.pods.get(key)?.state {
+            State::Gated | State::Asked | State::Held => return None,
+            State::Ready => (),
+            State::Backoff { .. } | State::Unschedulable => self.count(ACTIVE, ACTIVATED),
+        }
+        let Waiting { pod, attempts, first, since, flushed, .. } = self.remove(key)?;
+        Some((pod, Tries { made: attempts, first: first.unwrap_or(now), since, began: now, flushed }))
+    }
+
     /// Keeps a pod while extenders are asked about it.
     pub fn ask(&mut self, pod: (Arc<PodInfo>, i64), tries: Tries) {
         self.insert(Waiting::untried(pod, tries, State::Asked));
@@ -229,6 +241,25 @@ impl Queue {
         self.insert(Waiting::tried((pod, rank), tries, state, now));
     }
 
+    /// Puts a pod back whose group came to nothing or had no place for it: time alone brings it up again, or another of
+    /// the group, unless a plugin keeps it from being tried.
+    pub fn set_back(
+        &mut self,
+        (pod, rank): (Arc<PodInfo>, i64),
+        tries: Tries,
+        (by, gate): (Rejectors, Option<&'static str>),
+        now: Timestamp,
+    ) {
+        let until = now + self.backoff.after(tries.made + 1);
+        let (queue, state, by) = match gate {
+            Some(plugin) => (UNSCHEDULABLE, State::Gated, Rejectors::from([plugin])),
+            None => (BACKOFF, State::Backoff { until, error: true }, by),
+        };
+        self.count(queue, FAILED);
+        let waiting = Waiting::tried((pod, rank), tries, state, now);
+        self.insert(Waiting { by, ..waiting });
+    }
+
     /// The unschedulable pods that a change may help.
     /// `listens` sorts out whole groups by who rejected them, `helps` judges one pod for all that are like it. Tells
     /// which pods to let go by `move_on`.
@@ -256,7 +287,13 @@ impl Queue {
     }
 
     pub fn is_gated(&self, key: &PodKey) -> bool {
-        self.pods.get(key).is_some_and(|waiting| waiting.state == State::Gated)
+        self.gated_by(key).is_some()
+    }
+
+    /// The pod and the plugin that keeps it from being tried.
+    pub fn gated_by(&self, key: &PodKey) -> Option<(&Arc<PodInfo>, &Rejectors)> {
+        let gated = self.pods.get(key).filter(|waiting| waiting.state == State::Gated);
+        gated.map(|waiting| (&waiting.pod, &waiting.by))
     }
 
     /// Lets an unschedulable or gated pod go as far as its back-off allows.
@@ -264,9 +301,10 @@ impl Queue {
         let Some(waiting) = self.remove(key) else { return };
         let until = waiting.since + self.backoff.after(waiting.attempts);
         let (state, queue) = match waiting.state {
-            State::Gated => (State::Ready, Some(ACTIVE)),
-            State::Unschedulable if waiting.attempts == 0 || until <= now => (State::Ready, Some(ACTIVE)),
-            State::Unschedulable => (State::Backoff { until, error: false }, Some(BACKOFF)),
+            State::Gated | State::Unschedulable if waiting.attempts == 0 || until <= now => {
+                (State::Ready, Some(ACTIVE))
+            }
+            State::Gated | State::Unschedulable => (State::Backoff { until, error: false }, Some(BACKOFF)),
             other => (other, None),
         };
         if let Some(queue) = queue {

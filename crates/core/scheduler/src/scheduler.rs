@@ -4,13 +4,14 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use coracle_meta::Object;
+use coracle_meta::{Gates, Object};
 use jiff::Timestamp;
 
 use crate::consult::Conversation;
 use crate::counts::{Counts, Outcome};
 use crate::extender::{Answer, Extenders, Question};
 use crate::framework::{Change, Deed, Point};
+use crate::group_cycle::GroupOutcome;
 use crate::node::NodeFacts;
 use crate::pod::{PodInfo, PodKey, Shapes};
 use crate::profile::Profile;
@@ -20,7 +21,7 @@ use crate::snapshot::Snapshot;
 /// What happens to the cluster.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// An object of one of the `WATCHED` resources is there, in this version.
+    /// An object of one of the resources that it `watches` is there, in this version.
     Set { resource: &'static str, object: Arc<Object> },
     /// It is gone.
     Gone { resource: &'static str, object: Arc<Object> },
@@ -82,6 +83,11 @@ pub enum Effect {
         message: String,
         nominate: Option<String>,
     },
+    /// Say so in the PodGroup's PodGroupScheduled condition, unless that says True already.
+    Group {
+        group: PodKey,
+        outcome: GroupOutcome,
+    },
     /// Evict the victims and take back the nominations of those who lose by it, and tell by `Preempted`.
     Preempt {
         pod: Arc<PodInfo>,
@@ -89,20 +95,6 @@ pub enum Effect {
         victims: Vec<Arc<PodInfo>>,
         displaced: Vec<Arc<PodInfo>>,
     },
-}
-
-impl Effect {
-    /// The pod that was decided about.
-    pub fn pod(&self) -> &Arc<PodInfo> {
-        match self {
-            Effect::Bind { pod, .. }
-            | Effect::BindBy { pod, .. }
-            | Effect::Ask { pod, .. }
-            | Effect::Prepare { pod, .. }
-            | Effect::Failed { pod, .. }
-            | Effect::Preempt { pod, .. } => pod,
-        }
-    }
 }
 
 /// A pod on its way to its node.
@@ -116,6 +108,7 @@ pub(crate) struct Underway {
 }
 
 pub struct Scheduler {
+    pub(crate) gates: Gates,
     /// Pods that name none of them are left alone.
     pub(crate) profiles: Vec<Profile>,
     pub(crate) cluster: Snapshot,
@@ -139,6 +132,7 @@ pub struct Scheduler {
 impl Scheduler {
     pub fn new(profiles: Vec<Profile>, backoff: Backoff) -> Scheduler {
         Scheduler {
+            gates: Gates::default(),
             counts: Counts::new(profiles.iter().map(|profile| profile.name.as_str())),
             profiles,
             cluster: Snapshot::default(),
@@ -159,13 +153,27 @@ impl Scheduler {
         Scheduler { extenders, ..self }
     }
 
+    /// Groups of pods are told from single pods only where their gate is on.
+    pub fn with_gates(self, gates: Gates) -> Scheduler {
+        Scheduler { gates, ..self }
+    }
+
+    pub fn gates(&self) -> Gates {
+        self.gates
+    }
+
     pub fn extenders(&self) -> &Extenders {
         &self.extenders
     }
 
     /// One profile with everything at its default.
     pub fn standard(name: &str) -> Scheduler {
-        Scheduler::new(vec![Profile::standard(name)], Backoff::default())
+        Scheduler::gated(name, Gates::default())
+    }
+
+    /// The same with these feature gates on.
+    pub fn gated(name: &str, gates: Gates) -> Scheduler {
+        Scheduler::new(vec![Profile::gated(name, gates)], Backoff::default()).with_gates(gates)
     }
 
     pub fn cluster(&self) -> &Snapshot {
@@ -236,7 +244,10 @@ impl Scheduler {
                 continue;
             }
             self.counts.decisions += 1;
-            self.decide(pod, tries, now);
+            match self.group_of(&pod) {
+                Some(group) => self.decide_group((pod, tries), &group, now),
+                None => self.decide(pod, tries, now),
+            }
         }
         self.effects.pop_front()
     }
@@ -333,6 +344,9 @@ impl Scheduler {
             }
             _ => {
                 self.cluster.put(pod.clone(), &node);
+                if let Some(group) = self.group_of(&pod) {
+                    self.wake_members(&group, &Change::PodPlaced(pod.clone()), now);
+                }
                 self.wake(&Change::PodPlaced(pod), now);
             }
         }
@@ -350,7 +364,8 @@ impl Scheduler {
         if self.cluster.place_of(&pod.key).is_some() {
             return;
         }
-        let (rank, gate) = (self.profiles[profile].rank(&pod), self.profiles[profile].gate(&pod));
+        let joined = self.group_of(&pod).filter(|_| self.cluster.groups.wait(&pod));
+        let (rank, gate) = (self.profiles[profile].rank(&pod), self.profiles[profile].gate(&pod, &self.cluster));
         match self.queue.get(&pod.key).cloned() {
             None => match gate {
                 Some(plugin) => self.queue.add_gated((pod.clone(), rank), plugin, now),
@@ -361,6 +376,9 @@ impl Scheduler {
                 self.update_waiting(old, pod.clone(), now);
             }
         }
+        if let Some(group) = joined {
+            self.wake_members(&group, &Change::MemberAdded(pod.clone()), now);
+        }
         if !pod.nominated.is_empty() {
             let node = pod.nominated.clone();
             self.cluster.nominate(pod, &node);
@@ -370,7 +388,8 @@ impl Scheduler {
     fn update_waiting(&mut self, old: Arc<PodInfo>, new: Arc<PodInfo>, now: Timestamp) {
         let key = new.key.clone();
         if self.queue.is_gated(&key) {
-            let ready = self.profile_of(&new).is_some_and(|profile| self.profiles[profile].gate(&new).is_none());
+            let ready =
+                self.profile_of(&new).is_some_and(|profile| self.profiles[profile].gate(&new, &self.cluster).is_none());
             if ready {
                 self.queue.move_on(&key, "UnschedulablePodUpdatePodSchedulingGatesEliminated", now);
             }
@@ -396,6 +415,7 @@ impl Scheduler {
 
     fn drop_waiting(&mut self, key: &PodKey, now: Timestamp) {
         let known = self.queue.get(key).cloned();
+        known.iter().for_each(|pod| self.cluster.groups.forget(pod));
         self.queue.forget(key);
         self.preempting.remove(key);
         let nominated = self.cluster.nominations.node_of(key).is_some();
@@ -413,7 +433,7 @@ impl Scheduler {
             self.count_error(&underway, now);
         }
         if let Some(pod) = self.cluster.lift(key) {
-            self.wake(&Change::PodGone(placed_somewhere(pod)), now);
+            self.wake(&Change::PodGone(pod.placed_somewhere()), now);
         }
     }
 
@@ -435,7 +455,8 @@ impl Scheduler {
         let Underway { pod, tries, .. } = underway;
         self.unreserve(&pod);
         self.cluster.lift(key);
-        self.wake(&Change::PodGone(placed_somewhere(pod.clone())), now);
+        self.cluster.groups.wait(&pod);
+        self.wake(&Change::PodGone(pod.clone().placed_somewhere()), now);
         if let Some(profile) = self.profile_of(&pod) {
             let rank = self.profiles[profile].rank(&pod);
             self.queue.failed((pod.clone(), rank), tries, now);
@@ -471,28 +492,4 @@ impl Scheduler {
         }
         Some(underway)
     }
-}
-
-/// A pod that counted on a node was placed, whether or not its last version says so.
-fn placed_somewhere(pod: Arc<PodInfo>) -> Arc<PodInfo> {
-    if pod.is_assigned() {
-        return pod;
-    }
-    let gone = PodInfo {
-        key: pod.key.clone(),
-        uid: pod.uid.clone(),
-        shape: pod.shape.clone(),
-        bare: pod.bare.clone(),
-        created: pod.created,
-        started: pod.started,
-        generation: pod.generation,
-        gates: Vec::new(),
-        scheduler_name: pod.scheduler_name.clone(),
-        node_name: "assumed".into(),
-        nominated: String::new(),
-        deleting: pod.deleting,
-        preempted: pod.preempted,
-        finished: pod.finished,
-    };
-    Arc::new(gone)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::budgets::Budgets;
 use crate::devices::Devices;
+use crate::groups::Groups;
 use crate::images::Images;
 use crate::interests::{Interests, reduced};
 use crate::node::{NodeFacts, NodeInfo};
@@ -56,6 +57,7 @@ pub struct Snapshot {
     /// Placed pods per claim, by namespace and name.
     claims_in_use: HashMap<(String, String), usize>,
     pub images: Images,
+    pub groups: Groups,
     topologies: Topologies,
     /// Labels of pods that terms and constraints name.
     interests: Interests,
@@ -234,6 +236,7 @@ impl Snapshot {
         self.lift(&pod.key);
         self.placed.insert(pod.key.clone(), node.to_owned());
         self.track(&pod.shape);
+        self.groups.place(&pod);
         for claim in &pod.claims {
             *self.claims_in_use.entry((pod.key.namespace.clone(), claim.name.clone())).or_default() += 1;
         }
@@ -278,6 +281,7 @@ impl Snapshot {
             }
             None => self.remove_stray(&name, key),
         }?;
+        self.groups.lift(&pod);
         for claim in &pod.claims {
             let name = (pod.key.namespace.clone(), claim.name.clone());
             if let Some(users) = self.claims_in_use.get_mut(&name) {

@@ -82,6 +82,13 @@ pub struct SpecText {
     pub resource_claims: Vec<ResourceClaimText>,
     pub host_network: bool,
     pub host_users: Option<bool>,
+    pub scheduling_group: Option<GroupText>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct GroupText {
+    pub pod_group_name: Option<Box<str>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

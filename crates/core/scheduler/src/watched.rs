@@ -1,21 +1,29 @@
 //! The resources that scheduling reads, and how an object of each changes what is known.
 
 use coracle_meta::selector::LabelSelector;
-use coracle_meta::{Object, Resource};
+use coracle_meta::{Gate, Gates, Object, Resource};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as api;
-use k8s_openapi::api::{apps, policy, resource as dra, storage};
+use k8s_openapi::api::{apps, policy, resource as dra, scheduling, storage};
 
 use crate::devices::DeviceClaim;
 use crate::framework::{Change, Difference};
+use crate::groups::GroupFacts;
 use crate::node::NodeFacts;
 use crate::pod::{PodInfo, PodKey};
 use crate::scheduler::Scheduler;
 use crate::select::{Labels, compile};
 use crate::storage::{AttachmentFacts, CapacityFacts, ClaimFacts, ClassFacts, VolumeFacts, limits};
 
+/// Groups of pods, which are followed where the gate for them is on.
+const GROUPS: Resource = Resource::new("scheduling.k8s.io", "podgroups");
+
 /// What to follow, in an order in which a pod is not judged before what it depends on was seen.
-pub const WATCHED: [Resource; 16] = [
+pub fn watches(gates: Gates) -> Vec<Resource> {
+    gates.has(Gate::GenericWorkload).then_some(GROUPS).into_iter().chain(WATCHED).collect()
+}
+
+const WATCHED: [Resource; 16] = [
     Resource::new("", "namespaces"),
     Resource::new("", "services"),
     Resource::new("", "replicationcontrollers"),
@@ -54,6 +62,9 @@ pub fn watched(resource: &Resource) -> Option<&'static str> {
         "nodes",
         "pods",
     ];
+    if *resource == GROUPS {
+        return Some("podgroups");
+    }
     WATCHED.iter().position(|known| known == resource).map(|at| NAMES[at])
 }
 
@@ -81,6 +92,7 @@ impl Scheduler {
                 self.set_workload(resource, object, now);
             }
             "resourceclaims" => self.set_device_claim(object, now),
+            "podgroups" => self.set_group(object, now),
             _ => self.set_storage(resource, object, now),
         }
     }
@@ -105,7 +117,16 @@ impl Scheduler {
                 self.cluster.devices.set((namespace.to_owned(), name.to_owned()), None);
                 self.cluster.turn_world();
             }
+            "podgroups" => self.cluster.groups.remove(&PodKey { namespace: namespace.into(), name: name.into() }),
             _ => self.storage_gone(resource, object, now),
+        }
+    }
+
+    fn set_group(&mut self, object: &Object, now: Timestamp) {
+        let Ok(group) = object.decode::<scheduling::v1alpha2::PodGroup>() else { return };
+        let key = PodKey { namespace: object.meta.namespace.clone(), name: object.meta.name.clone() };
+        if self.cluster.groups.set(key.clone(), GroupFacts::new(&group)) {
+            self.wake_members(&key.clone(), &Change::GroupAdded(key), now);
         }
     }
 

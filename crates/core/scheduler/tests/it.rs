@@ -8,6 +8,8 @@ mod devices;
 mod extenders;
 #[path = "it/feasibility.rs"]
 mod feasibility;
+#[path = "it/gangs.rs"]
+mod gangs;
 #[path = "it/kept.rs"]
 mod kept;
 #[path = "it/naive.rs"]

@@ -52,6 +52,7 @@ impl Ours {
                 Effect::Preempt { victims, .. } => {
                     decision.victims = victims.iter().map(|pod| pod.key.name.clone()).collect();
                 }
+                Effect::Group { .. } => unreachable!("gates are off"),
                 Effect::BindBy { .. } | Effect::Ask { .. } => unreachable!("the standard profile has no extenders"),
             }
         }

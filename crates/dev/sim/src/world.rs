@@ -149,6 +149,7 @@ fn server(store: Arc<dyn Store>, clock: Clock, dice: Dice, scope: &Scope) -> Arc
         kubelet_tls: None,
         docs: None,
         runtime_config: Vec::new(),
+        gates: Default::default(),
         metric_resolution: Duration::from_secs(10),
     };
     Server::new(options).expect("options that stand here")

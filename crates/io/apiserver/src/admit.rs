@@ -37,7 +37,7 @@ pub async fn mutate(server: &Server, request: &Request<'_>, object: &mut Value) 
         let mut answers = Vec::new();
         loop {
             let facts = Cached(&server.view);
-            let context = Context { facts: &facts, answers: &answers, suffix: &suffix };
+            let context = Context { facts: &facts, answers: &answers, suffix: &suffix, gates: server.gates };
             match plugin.mutate(request, object, &context) {
                 Verdict::Admit | Verdict::Mutate => break,
                 Verdict::Deny(status) => return Err(status),
@@ -56,7 +56,7 @@ pub async fn validate<'a>(server: &'a Server, request: &Request<'_>, object: &Va
         let mut answers = Vec::new();
         loop {
             let facts = Cached(&server.view);
-            let context = Context { facts: &facts, answers: &answers, suffix: "" };
+            let context = Context { facts: &facts, answers: &answers, suffix: "", gates: server.gates };
             match plugin.validate(request, object, &context) {
                 Verdict::Admit | Verdict::Mutate => break,
                 Verdict::Deny(status) => return Err(status),

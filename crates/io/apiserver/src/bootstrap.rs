@@ -1,5 +1,6 @@
 //! What a new cluster starts with, written once in a few batches: namespaces, roles, priority classes, flow control, the
-//! range of Services and the `kubernetes` Service itself. Later starts only bring that Service's endpoint up to date.
+//! range of Services and the `kubernetes` Service itself. Later starts only bring that Service's endpoint up to
+//! date, and what feature gates switched on since then need.
 
 use std::sync::Arc;
 
@@ -43,7 +44,8 @@ pub async fn write(server: &Arc<Server>) -> Result<(), ServerError> {
             return Ok(());
         }
     }
-    endpoint(server).await.map_err(ServerError::Bootstrap)
+    endpoint(server).await.map_err(ServerError::Bootstrap)?;
+    gated_policy(server).await.map_err(ServerError::Bootstrap)
 }
 
 fn key_of(group: &str, plural: &str, namespace: &str, name: &str) -> bytes::Bytes {
@@ -53,7 +55,9 @@ fn key_of(group: &str, plural: &str, namespace: &str, name: &str) -> bytes::Byte
 /// The namespace `default` comes last: where it is, everything is.
 fn first_batches(server: &Server) -> Result<Vec<Txn>, Status> {
     let mut objects: Vec<(Resource, Value)> = Vec::new();
-    objects.extend(policy::objects().into_iter().map(|seed| (seed.resource, seed.object)));
+    objects.extend(
+        policy::objects(|gate| server.gates.has_named(gate)).into_iter().map(|seed| (seed.resource, seed.object)),
+    );
     objects.extend(priority_classes());
     objects.extend(flow_control());
     let cidr = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [server.service_range.to_string()]},
@@ -254,27 +258,59 @@ fn endpoint_objects(server: &Server) -> [(Resource, Value, &'static [&'static st
 
 async fn endpoint(server: &Arc<Server>) -> Result<(), Status> {
     for (resource, wanted, members) in endpoint_objects(server) {
-        put(server, resource, wanted, members).await?;
+        let settle = |object: &mut Value, wanted: &Value| {
+            members.iter().for_each(|member| object.set(&[member], wanted.get(member).clone()));
+        };
+        put(server, resource, wanted, settle).await?;
     }
     Ok(())
 }
 
-/// Creates the object, or puts these members of the one that stands right.
-async fn put(server: &Arc<Server>, resource: Resource, wanted: Value, members: &[&str]) -> Result<(), Status> {
+/// Roles and bindings that gates bring, where an earlier start without them left them out.
+async fn gated_policy(server: &Arc<Server>) -> Result<(), Status> {
+    let plain = policy::objects(|_| false);
+    for seed in policy::objects(|gate| server.gates.has_named(gate)) {
+        if !plain.iter().any(|known| known.object == seed.object) {
+            put(server, seed.resource, seed.object, add_rules).await?;
+        }
+    }
+    Ok(())
+}
+
+fn add_rules(role: &mut Value, wanted: &Value) {
+    let mut rules = role.list_at(&["rules"]).to_vec();
+    let known = rules.len();
+    for rule in wanted.list_at(&["rules"]) {
+        if !rules.contains(rule) {
+            rules.push(rule.clone());
+        }
+    }
+    if rules.len() > known {
+        role.set(&["rules"], rules);
+    }
+}
+
+/// Creates the object, or puts the one that stands right.
+async fn put(
+    server: &Arc<Server>,
+    resource: Resource,
+    wanted: Value,
+    settle: impl Fn(&mut Value, &Value),
+) -> Result<(), Status> {
     let kind = coracle_kinds::find(&resource).ok_or_else(|| Status::internal(format!("no kind for {resource}")))?;
     let cache = server.resource(kind).await?;
-    let found: Option<Arc<Object>> = cache.get_fresh("default", "kubernetes").await.map_err(failed)?;
+    let (namespace, name) = (wanted.str_at(&["metadata", "namespace"]), wanted.str_at(&["metadata", "name"]));
+    let found: Option<Arc<Object>> = cache.get_fresh(namespace, name).await.map_err(failed)?;
     let Some(current) = found else {
         let mut txn = Txn::default();
         add(server, &resource, wanted, &mut txn)?;
         return server.cache.store.txn(txn).await.map(|_: TxnResponse| ()).map_err(store_failed);
     };
-    let mut object = tree(&current)?;
-    if members.iter().all(|member| object.get(member) == wanted.get(member)) {
+    let was = tree(&current)?;
+    let mut object = was.clone();
+    settle(&mut object, &wanted);
+    if object == was {
         return Ok(());
-    }
-    for member in members {
-        object.set(&[member], wanted.get(member).clone());
     }
     swap(server, kind, &current, &mut object).await.map(|_| ())
 }

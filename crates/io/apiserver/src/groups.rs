@@ -1,9 +1,10 @@
-//! Which versions of which kinds are served: those on by default, and what `--runtime-config` says otherwise. Source:
-//! Kubernetes `apiserver/pkg/server/resourceconfig`.
+//! Which versions of which kinds are served: those on by default, and what `--runtime-config` says otherwise, but for
+//! kinds whose gate is off. Source: Kubernetes `apiserver/pkg/server/resourceconfig`.
 
 use std::collections::HashSet;
 
 use coracle_kinds::{Kind, Version, table};
+use coracle_meta::Gates;
 
 use crate::call::Served;
 
@@ -33,19 +34,13 @@ enum Level {
     Alpha,
 }
 
-impl Default for Groups {
-    fn default() -> Groups {
-        Groups(entries().filter(|(_, version)| version.by_default).map(key).collect())
-    }
-}
-
 impl Groups {
     /// The defaults, changed by settings like `api/all=true` and `batch/v2alpha1=true`. The wider a setting is, the
-    /// earlier it is applied, in whatever order they are given.
-    pub fn read(settings: &[String]) -> Result<Groups, GroupsError> {
+    /// earlier it is applied, in whatever order they are given. No setting serves a kind whose gate is off.
+    pub fn read(settings: &[String], gates: Gates) -> Result<Groups, GroupsError> {
         let mut read = settings.iter().map(|setting| Setting::read(setting)).collect::<Result<Vec<_>, _>>()?;
         read.sort_by_key(|setting| setting.subject.rank());
-        let mut groups = Groups::default();
+        let mut groups = Groups(entries().filter(|(_, version)| version.by_default).map(key).collect());
         for setting in &read {
             for (kind, version) in entries().filter(|(kind, version)| setting.subject.covers(kind, version)) {
                 match setting.is_on {
@@ -53,6 +48,10 @@ impl Groups {
                     false => drop(groups.0.remove(&key((kind, version)))),
                 }
             }
+        }
+        let gated = |kind: &Kind| kind.gate.is_some_and(|gate| !gates.has(gate));
+        for entry in entries().filter(|(kind, _)| gated(kind)) {
+            groups.0.remove(&key(entry));
         }
         Ok(groups)
     }
@@ -151,7 +150,27 @@ mod tests {
     use super::*;
 
     fn read(settings: &[&str]) -> Result<Groups, GroupsError> {
-        Groups::read(&settings.iter().map(|setting| (*setting).to_owned()).collect::<Vec<_>>())
+        gated(settings, Gates::default())
+    }
+
+    fn gated(settings: &[&str], gates: Gates) -> Result<Groups, GroupsError> {
+        Groups::read(&settings.iter().map(|setting| (*setting).to_owned()).collect::<Vec<_>>(), gates)
+    }
+
+    #[test]
+    fn a_gated_kind_needs_its_gate_and_its_version() {
+        for (settings, gates, served) in [
+            (&[][..], Gates::default(), false),
+            (&["api/all=true"], Gates::default(), false),
+            (&[], Gates::GANGS, false),
+            (&["scheduling.k8s.io/v1alpha2=true"], Gates::GANGS, true),
+        ] {
+            let groups = gated(settings, gates).unwrap();
+            for plural in ["podgroups", "workloads"] {
+                let found = groups.find("scheduling.k8s.io", "v1alpha2", plural).is_some();
+                assert_eq!(found, served, "{settings:?} {gates:?} {plural}");
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use coracle_access::Policy;
 use coracle_cache::{Cache, LocalView, ResourceCache, StoreError};
 use coracle_kinds::Kind;
-use coracle_meta::{Resource, Status, User};
+use coracle_meta::{Gate, Gates, Resource, Status, User};
 use coracle_reconcile::View;
 use coracle_rt::{Clock, Dice, Scope};
 use futures_util::FutureExt;
@@ -69,6 +69,8 @@ pub struct Options {
     pub metric_resolution: Duration,
     /// Versions switched on or off, as kube-apiserver's flag of that name: `api/all=true`, `batch/v2alpha1=true`.
     pub runtime_config: Vec<String>,
+    /// Feature gates that are on.
+    pub gates: Gates,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +100,7 @@ pub struct Server {
     pub metrics: Metrics,
     pub(crate) kept: Kept,
     pub(crate) groups: Groups,
+    pub(crate) gates: Gates,
     pub(crate) discovery: Documents,
     pub(crate) scope: Scope,
     pub(crate) docs: Option<ApiDocs>,
@@ -138,7 +141,8 @@ impl Server {
             policy: Arc::default(),
             metrics: Metrics::default(),
             kept: Kept::default(),
-            groups: Groups::read(&options.runtime_config)?,
+            groups: Groups::read(&options.runtime_config, options.gates)?,
+            gates: options.gates,
             discovery: Documents::default(),
             scope: options.scope,
             docs: options.docs,
@@ -159,7 +163,8 @@ impl Server {
     pub async fn start(self: &Arc<Self>) -> Result<(), ServerError> {
         // Opened first, so that all of them fill at the same time.
         let common = COMMON_KINDS.map(|kind| Resource::new("", kind));
-        let all = POLICY_KINDS.into_iter().chain(common);
+        let gated = self.gates.has(Gate::GenericWorkload).then_some(Resource::new("scheduling.k8s.io", "podgroups"));
+        let all = POLICY_KINDS.into_iter().chain(common).chain(gated);
         let caches: Vec<_> = all.filter_map(|resource| self.view.resource(&resource)).collect();
         bootstrap::write(self).await?;
         futures_util::future::try_join_all(caches.iter().map(|cache| async {

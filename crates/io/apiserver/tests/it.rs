@@ -9,11 +9,14 @@ use bytes::Bytes;
 use coracle_apiserver::{Caller, Identity, Options, Server};
 use coracle_cache::Cache;
 use coracle_cache::store::Store;
+use coracle_meta::Gates;
 use coracle_rt::{Clock, Dice, Scope};
 use coracle_store::Engine;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
+#[path = "it/groups.rs"]
+mod groups;
 #[path = "it/parts.rs"]
 mod parts;
 #[path = "it/quota.rs"]
@@ -42,7 +45,14 @@ impl Drop for Folder {
 
 type KubeletTls = Option<Arc<rustls::ClientConfig>>;
 
-fn server_on(store: Arc<dyn Store>, scope: &Scope, kubelet_tls: KubeletTls) -> Arc<Server> {
+/// Feature gates that are on, and API versions switched on or off.
+#[derive(Clone, Copy, Default)]
+struct Extent {
+    gates: Gates,
+    runtime_config: &'static [&'static str],
+}
+
+fn server_on(store: Arc<dyn Store>, scope: &Scope, kubelet_tls: KubeletTls, extent: Extent) -> Arc<Server> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     Server::new(Options {
         cache: Cache::new(store, scope.clone()),
@@ -57,22 +67,23 @@ fn server_on(store: Arc<dyn Store>, scope: &Scope, kubelet_tls: KubeletTls) -> A
         kubelet_tls,
         docs: None,
         metric_resolution: std::time::Duration::from_secs(10),
-        runtime_config: Vec::new(),
+        runtime_config: extent.runtime_config.iter().map(|setting| (*setting).to_owned()).collect(),
+        gates: extent.gates,
     })
     .unwrap()
 }
 
 async fn fixture() -> Fixture {
-    fixture_with(None).await
+    fixture_with(None, Extent::default()).await
 }
 
-async fn fixture_with(kubelet_tls: KubeletTls) -> Fixture {
+async fn fixture_with(kubelet_tls: KubeletTls, extent: Extent) -> Fixture {
     let scope = Scope::root();
     // A folder of its own: the files of an ephemeral store have names for a moment.
     let folder = std::env::temp_dir().join(format!("coracle-apiserver-{}", Dice::system().uuid()));
     std::fs::create_dir(&folder).unwrap();
     let store = Engine::ephemeral(&folder, scope.clone()).unwrap();
-    let server = server_on(store, &scope, kubelet_tls);
+    let server = server_on(store, &scope, kubelet_tls, extent);
     server.start().await.unwrap();
     let fixture = Fixture { server, scope, folder: Arc::new(Folder(folder)) };
     let account = json!({"metadata": {"name": "default"}});
@@ -83,7 +94,11 @@ async fn fixture_with(kubelet_tls: KubeletTls) -> Fixture {
 impl Fixture {
     /// Another server on the same store.
     fn beside(&self) -> Fixture {
-        let server = server_on(self.server.cache.store.clone(), &self.scope, None);
+        self.beside_with(Extent::default())
+    }
+
+    fn beside_with(&self, extent: Extent) -> Fixture {
+        let server = server_on(self.server.cache.store.clone(), &self.scope, None, extent);
         Fixture { server, scope: self.scope.clone(), folder: self.folder.clone() }
     }
 

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
+use std::time::Duration;
 
 use coracle_scheduler::Scheduler;
-use coracle_scheduler::counts::{Counts as Tallied, Histogram, ProfileCounts};
+use coracle_scheduler::counts::{Counts as Tallied, GroupResult, Histogram, ProfileCounts};
 use coracle_scheduler::queue::Depths;
 use parking_lot::Mutex;
 
@@ -60,12 +61,40 @@ struct Numbers {
     rejected: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// Nodes, pods that count on them, and those of them that are still to be bound.
     cached: [usize; 3],
+    durations: Durations,
+}
+
+/// How many seconds decisions took.
+#[derive(Clone, Debug)]
+pub struct Durations {
     algorithm: Histogram<15>,
+    /// Of groups of pods, by profile's place and result.
+    groups: BTreeMap<(usize, GroupResult), Histogram<15>>,
+}
+
+impl Default for Durations {
+    fn default() -> Durations {
+        Durations { algorithm: Histogram::new(0.001), groups: BTreeMap::new() }
+    }
+}
+
+impl Durations {
+    /// A decision was made, of which the counts tell.
+    pub fn observe(&mut self, counts: &Tallied, took: Duration) {
+        let seconds = took.as_secs_f64();
+        self.algorithm.observe(seconds);
+        for (of, tries) in &counts.groups {
+            let known = self.groups.entry(*of).or_insert_with(|| Histogram::new(0.001));
+            if known.count < *tries {
+                known.observe(seconds);
+            }
+        }
+    }
 }
 
 impl SchedulerMetrics {
     /// Takes over how things stand, and how long decisions took.
-    pub fn set(&self, scheduler: &Scheduler, algorithm: Histogram<15>) {
+    pub fn set(&self, scheduler: &Scheduler, durations: &Durations) {
         let (queue, cluster) = (scheduler.queue(), scheduler.cluster());
         let numbers = Numbers {
             tallied: scheduler.counts().clone(),
@@ -73,7 +102,7 @@ impl SchedulerMetrics {
             incoming: queue.incoming().clone(),
             rejected: queue.rejected().clone(),
             cached: [cluster.nodes().len(), cluster.pods(), scheduler.underway()],
-            algorithm,
+            durations: durations.clone(),
         };
         *self.0.lock() = Some(numbers);
     }
@@ -83,6 +112,7 @@ impl SchedulerMetrics {
         let mut out = String::new();
         if let Some(numbers) = &*self.0.lock() {
             numbers.tries(&mut out);
+            numbers.groups(&mut out);
             numbers.queues(&mut out);
         }
         out
@@ -107,7 +137,7 @@ impl Numbers {
         let name = family(out, "scheduler_scheduling_attempt_duration_seconds", "histogram");
         seen().for_each(|(labels, durations)| spread(out, name, &labels, durations));
         let name = family(out, "scheduler_scheduling_algorithm_duration_seconds", "histogram");
-        spread(out, name, "", &self.algorithm);
+        spread(out, name, "", &self.durations.algorithm);
         let name = family(out, "scheduler_pod_scheduling_sli_duration_seconds", "histogram");
         for (tries, waits) in &self.tallied.waits {
             let more = if *tries < 15 { "" } else { "+" };
@@ -121,6 +151,21 @@ impl Numbers {
         line(out, name, "", self.tallied.preemptions);
         let name = family(out, "scheduler_preemption_victims", "histogram");
         spread(out, name, "", &self.tallied.victims);
+    }
+
+    /// How tries of groups of pods ended; nothing where none was tried.
+    fn groups(&self, out: &mut String) {
+        let groups = &self.durations.groups;
+        if groups.is_empty() {
+            return;
+        }
+        let labels = |(profile, result): &(usize, GroupResult)| {
+            format!("profile=\"{}\",result=\"{}\"", self.tallied.profiles[*profile].name, result.as_str())
+        };
+        let name = family(out, "scheduler_podgroup_schedule_attempts_total", "counter");
+        groups.iter().for_each(|(of, durations)| line(out, name, &labels(of), durations.count));
+        let name = family(out, "scheduler_podgroup_scheduling_attempt_duration_seconds", "histogram");
+        groups.iter().for_each(|(of, durations)| spread(out, name, &labels(of), durations));
     }
 
     /// What waits and why, and what is known of the cluster.
@@ -195,9 +240,9 @@ mod tests {
         let now = jiff::Timestamp::UNIX_EPOCH;
         scheduler.observe(coracle_scheduler::Event::Set { resource: "pods", object }, now);
         assert!(scheduler.next(now).is_some());
-        let mut took = Histogram::new(0.001);
-        took.observe(0.003);
-        metrics.set(&scheduler, took);
+        let mut took = Durations::default();
+        took.observe(scheduler.counts(), Duration::from_millis(3));
+        metrics.set(&scheduler, &took);
         let text = metrics.text();
         for line in [
             "scheduler_schedule_attempts_total{profile=\"default-scheduler\",result=\"unschedulable\"} 1",

@@ -13,14 +13,13 @@ use coracle_client::Client;
 use coracle_meta::Resource;
 use coracle_reconcile::{Change, View};
 use coracle_rt::{Clock, Scope};
-use coracle_scheduler::counts::Histogram;
-use coracle_scheduler::{Effect, Event, PodKey, Scheduler, WATCHED, watched};
+use coracle_scheduler::{Effect, Event, PodKey, Scheduler, watched, watches};
 use tokio::sync::mpsc;
 
 use self::deeds::Deeds;
 use self::events::Events;
 use self::extenders::Callers;
-use crate::metrics::SchedulerMetrics;
+use crate::metrics::{Durations, SchedulerMetrics};
 
 pub use self::extenders::check_extenders;
 
@@ -49,7 +48,7 @@ pub fn run_scheduler(
     scheduler: Scheduler,
 ) -> Arc<SchedulerMetrics> {
     let (sender, inbox) = mpsc::unbounded_channel();
-    for resource in WATCHED {
+    for resource in watches(scheduler.gates()) {
         let sender = sender.clone();
         let sink = move |resource: &Resource, change: &Change| {
             if let Some(event) = event_of(resource, change) {
@@ -62,7 +61,7 @@ pub fn run_scheduler(
     let extenders = Arc::new(Callers::new(scope, view.clone(), scheduler.extenders()));
     let deeds = Deeds { view, client, clock: clock.clone(), events, extenders };
     let metrics = Arc::<SchedulerMetrics>::default();
-    let gauge = Gauge { metrics: metrics.clone(), algorithm: Histogram::new(0.001) };
+    let gauge = Gauge { metrics: metrics.clone(), durations: Durations::default() };
     let shell =
         Shell { scheduler, deeds, clock, scope: scope.clone(), sender, underway: 0, busy: HashMap::new(), gauge };
     scope.spawn_until_cancelled("scheduler", shell.run(inbox));
@@ -85,8 +84,7 @@ struct Shell {
 /// Measures the scheduler and tells it.
 struct Gauge {
     metrics: Arc<SchedulerMetrics>,
-    /// Seconds that decisions took.
-    algorithm: Histogram<15>,
+    durations: Durations,
 }
 
 impl Gauge {
@@ -95,13 +93,13 @@ impl Gauge {
         let (decisions, began) = (scheduler.counts().decisions, Instant::now());
         let effect = scheduler.next(clock.now());
         if scheduler.counts().decisions > decisions {
-            self.algorithm.observe(began.elapsed().as_secs_f64());
+            self.durations.observe(scheduler.counts(), began.elapsed());
         }
         effect
     }
 
     fn tell(&self, scheduler: &Scheduler) {
-        self.metrics.set(scheduler, self.algorithm);
+        self.metrics.set(scheduler, &self.durations);
     }
 }
 
@@ -163,13 +161,13 @@ impl Shell {
         TURN_MAX
     }
 
-    /// Effects for one pod follow each other.
+    /// Effects for one pod, or one group, follow each other.
     fn begin(&mut self, effect: Effect) {
         self.underway += 1;
-        match self.busy.get_mut(&effect.pod().key) {
+        match self.busy.get_mut(effect.key()) {
             Some(later) => later.push_back(effect),
             None => {
-                self.busy.insert(effect.pod().key.clone(), VecDeque::new());
+                self.busy.insert(effect.key().clone(), VecDeque::new());
                 self.carry_out(effect);
             }
         }
@@ -185,7 +183,7 @@ impl Shell {
     }
 
     fn carry_out(&self, effect: Effect) {
-        let (deeds, sender, pod) = (self.deeds.clone(), self.sender.clone(), effect.pod().key.clone());
+        let (deeds, sender, pod) = (self.deeds.clone(), self.sender.clone(), effect.key().clone());
         self.scope.spawn_until_cancelled("effect", async move {
             let event = deeds.carry_out(effect).await;
             let _ = sender.send(Message::Done(pod, event));

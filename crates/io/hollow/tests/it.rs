@@ -50,6 +50,7 @@ impl Cluster {
             kubelet_tls: None,
             docs: None,
             runtime_config: Vec::new(),
+            gates: Default::default(),
             metric_resolution: Duration::from_secs(10),
         })
         .unwrap();

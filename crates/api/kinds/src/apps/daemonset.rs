@@ -27,6 +27,7 @@ const COLUMNS: &[Column] = &[
 
 pub const RULES: Rules = Rules {
     default,
+    drop_gated: template::drop_gated,
     validate,
     validate_update: |new, old, errors| {
         immutable(new.at(&["spec", "selector"]), old.at(&["spec", "selector"]), &Path::new("spec.selector"), errors);

@@ -32,6 +32,7 @@ const COLUMNS: &[Column] = &[
 
 pub const RULES: Rules = Rules {
     default,
+    drop_gated: template::drop_gated,
     prepare_update,
     validate,
     validate_update: |new, old, errors| {

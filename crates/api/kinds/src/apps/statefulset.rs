@@ -34,6 +34,7 @@ const COLUMNS: &[Column] = &[
 
 pub const RULES: Rules = Rules {
     default,
+    drop_gated: template::drop_gated,
     name: names::dns1123_label,
     validate,
     validate_update,

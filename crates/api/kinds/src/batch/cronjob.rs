@@ -8,7 +8,7 @@ use crate::column::{self, AGE, Column, NAME, boolean, count, integer, joined, si
 use crate::object_meta::not_negative;
 use crate::rules::{Lifecycle, Rules};
 use crate::shapes::container::validate_choice;
-use crate::shapes::fill;
+use crate::shapes::{fill, template};
 
 const COLUMNS: &[Column] = &[
     NAME,
@@ -30,8 +30,16 @@ const COLUMNS: &[Column] = &[
     text("Selector", |cron, _| column::selector(cron.at(&["spec", "jobTemplate", "spec", "selector"])).into()).wide(),
 ];
 
-pub const RULES: Rules =
-    Rules { default, validate, columns: COLUMNS, lifecycle: Lifecycle::COUNTED, ..Rules::STANDARD };
+pub const RULES: Rules = Rules {
+    default,
+    drop_gated: |gates, new, old| {
+        template::drop_gated_at(gates, new, old, &["spec", "jobTemplate", "spec", "template"]);
+    },
+    validate,
+    columns: COLUMNS,
+    lifecycle: Lifecycle::COUNTED,
+    ..Rules::STANDARD
+};
 
 fn containers(cron: &Value) -> &[Value] {
     cron.list_at(&["spec", "jobTemplate", "spec", "template", "spec", "containers"])

@@ -26,6 +26,7 @@ const COLUMNS: &[Column] = &[
 
 pub const RULES: Rules = Rules {
     default,
+    drop_gated: template::drop_gated,
     prepare_create,
     validate,
     validate_update,

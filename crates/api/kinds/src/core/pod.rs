@@ -9,7 +9,7 @@ use coracle_meta::{ErrorList, Value};
 
 use crate::column::{AGE, Column, NAME, string_or, text};
 use crate::rules::{Lifecycle, Rules, restore_at};
-use crate::shapes::{pod_defaults, pod_spec, quantities, tree};
+use crate::shapes::{pod_defaults, pod_spec, quantities, template, tree};
 
 const COLUMNS: &[Column] = &[
     NAME,
@@ -30,6 +30,7 @@ const COLUMNS: &[Column] = &[
 pub const RULES: Rules = Rules {
     default: |pod, _| pod_defaults::pod(pod),
     prepare_create,
+    drop_gated: |gates, new, old| template::drop_gated_at(gates, new, old, &[]),
     prepare_status_update,
     validate,
     validate_update: update::validate,

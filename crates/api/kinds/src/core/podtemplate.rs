@@ -15,6 +15,7 @@ const COLUMNS: &[Column] = &[
 
 pub const RULES: Rules = Rules {
     default: |object, _| pod_defaults::template(object.ensure(&["template"])),
+    drop_gated: |gates, new, old| template::drop_gated_at(gates, new, old, &["template"]),
     validate: |object, errors| template::validate(object.get("template"), &Path::new("template"), errors),
     columns: COLUMNS,
     lifecycle: Lifecycle::COUNTED,

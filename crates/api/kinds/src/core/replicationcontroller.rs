@@ -23,6 +23,7 @@ const COLUMNS: &[Column] = &[
 
 pub const RULES: Rules = Rules {
     default,
+    drop_gated: template::drop_gated,
     validate,
     columns: COLUMNS,
     selectable_fields: |object| {

@@ -40,6 +40,7 @@ pub fn validate(spec: &Value, within: Within, path: &Path<'_>, errors: &mut Erro
     affinity::validate(spec.get("affinity"), &path.child("affinity"), errors);
     validate_dns(spec, &path.child("dnsConfig"), errors);
     validate_gates(spec, path, errors);
+    validate_group(spec.get("schedulingGroup"), &path.child("schedulingGroup.podGroupName"), errors);
     let constraints = spec.list_at(&["topologySpreadConstraints"]);
     spread::validate(constraints, &path.child("topologySpreadConstraints"), errors);
     validate_names(spec, path, errors);
@@ -114,6 +115,18 @@ fn validate_gates(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
             errors.duplicate(&scheduling.index(index), name);
         }
         seen.push(name);
+    }
+}
+
+/// The name of the group that the pod belongs to, whether or not there is one.
+fn validate_group(group: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    match group.get("podGroupName") {
+        _ if group.is_null() => {}
+        Value::Null => errors.invalid(path, Value::Null, "must specify one of: `podGroupName`"),
+        name => {
+            let name = name.as_str().unwrap_or_default();
+            errors.invalid_each(path, name, names::dns1123_subdomain(name));
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! Pod templates inside workloads: their labels must be what the workload selects.
 
 use coracle_meta::field::Path;
-use coracle_meta::{ErrorList, LabelSelector, Value};
+use coracle_meta::{ErrorList, Gate, Gates, LabelSelector, Value};
 
 use super::{pod_spec, selector};
+
 use crate::object_meta;
 
 /// Labels, annotations and spec of a pod template.
@@ -15,6 +16,22 @@ pub fn validate(template: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     if !template.list_at(&["spec", "ephemeralContainers"]).is_empty() {
         let detail = "ephemeral containers not allowed in pod template";
         errors.forbidden(&path.child("spec.ephemeralContainers"), detail);
+    }
+}
+
+/// Takes out what belongs to gates that are off, of a workload's template.
+pub fn drop_gated(gates: Gates, new: &mut Value, old: &Value) {
+    drop_gated_at(gates, new, old, &["spec", "template"]);
+}
+
+/// The same of the pod or the template at a path.
+pub fn drop_gated_at(gates: Gates, new: &mut Value, old: &Value, path: &[&str]) {
+    let has_none = |object: &Value| object.at(path).at(&["spec", "schedulingGroup"]).is_null();
+    if gates.has(Gate::GenericWorkload) || has_none(new) || !has_none(old) {
+        return;
+    }
+    if let Some(pod) = new.at_mut(path) {
+        pod.remove(&["spec", "schedulingGroup"]);
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use coracle_meta::Gates;
 use coracle_rt::Scope;
 use coracle_store::EtcdOptions;
 
@@ -25,6 +26,8 @@ pub struct Options {
     pub service_cidr: String,
     /// Group versions switched on or off, as kube-apiserver's flag of that name.
     pub runtime_config: Vec<String>,
+    /// Feature gates that are on.
+    pub gates: Gates,
     /// The span that `metrics.k8s.io` tells rates over.
     pub metric_resolution: Duration,
 }
@@ -54,6 +57,7 @@ pub async fn run(options: Options, tell: impl Fn(&str)) -> Result<(), Standalone
         port: options.port,
         service_cidr: options.service_cidr,
         runtime_config: options.runtime_config,
+        gates: options.gates,
         metric_resolution: options.metric_resolution,
     };
     let scope = Scope::root();

@@ -7,9 +7,10 @@ use std::time::Duration;
 use coracle_client::Client;
 use coracle_controld::{Clients, Driver, Election, Metrics, SchedulerMetrics, Signer, check_extenders};
 use coracle_controllers::Settings;
+use coracle_meta::Gates;
 use coracle_reconcile::controller::COMPONENT_IDENTITY;
 use coracle_rt::{Clock, Dice, Scope};
-use coracle_scheduler::{Scheduler, WATCHED};
+use coracle_scheduler::{Scheduler, watches};
 
 use super::account::Accounts;
 use super::doors::{DoorOptions, Later};
@@ -36,8 +37,8 @@ pub struct SchedulerOptions {
 }
 
 /// The scheduler of pods that name none, with everything at its default.
-pub fn default_scheduler() -> Scheduler {
-    Scheduler::standard(coracle_controld::DEFAULT_SCHEDULER)
+pub fn default_scheduler(gates: Gates) -> Scheduler {
+    Scheduler::gated(coracle_controld::DEFAULT_SCHEDULER, gates)
 }
 
 /// Schedules until a signal, as `system:kube-scheduler` or whom else the kubeconfig says.
@@ -52,7 +53,7 @@ pub async fn scheduler(options: SchedulerOptions, tell: impl Fn(&str)) -> Result
     let gate = Gate::new(election, "kube-scheduler", &kubeconfig)?;
     gate.guard(&scope, async {
         // A pod is not judged before every node was seen.
-        remote.view.synced(&WATCHED).await;
+        remote.view.synced(&watches(deciding.gates())).await;
         let scope = scope.child("scheduler");
         let (view, client) = (remote.view.clone(), remote.client.clone());
         metrics.set(coracle_controld::run_scheduler(&scope, view, client, Clock::system(), deciding));
@@ -124,6 +125,8 @@ pub struct ControllerOptions {
     pub election: LeaderElection,
     /// How often autoscalers look.
     pub autoscaler_period: Duration,
+    /// Feature gates that are on.
+    pub gates: Gates,
     pub doors: DoorOptions,
 }
 
@@ -139,6 +142,7 @@ pub async fn controllers(options: &ControllerOptions, tell: impl Fn(&str)) -> Re
         can_sign: authority.is_some(),
         can_make_tokens: tokens.is_some(),
         autoscaler_period: options.autoscaler_period,
+        gates: options.gates,
     };
     let signer: Option<Arc<dyn Signer>> = Some(Arc::new(Authority { certificates: authority, tokens }));
     let scope = Scope::root();

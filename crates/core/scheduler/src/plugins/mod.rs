@@ -4,6 +4,7 @@
 mod default_binder;
 mod default_preemption;
 mod dynamic_resources;
+mod gang_scheduling;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -24,6 +25,7 @@ mod volume_zone;
 
 use std::sync::Arc;
 
+use coracle_meta::{Gate, Gates};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -37,13 +39,25 @@ pub struct Entry {
     /// How much its scores count.
     pub weight: i64,
     pub make: Make,
+    /// There is no such plugin where it is off.
+    pub gate: Option<Gate>,
+}
+
+impl Entry {
+    pub fn is_on(&self, gates: Gates) -> bool {
+        self.gate.is_none_or(|gate| gates.has(gate))
+    }
+
+    const fn gated(self, gate: Gate) -> Entry {
+        Entry { gate: Some(gate), ..self }
+    }
 }
 
 const fn entry(name: &'static str, weight: i64, make: Make) -> Entry {
-    Entry { name, weight, make }
+    Entry { name, weight, make, gate: None }
 }
 
-pub static PLUGINS: [Entry; 20] = [
+pub static PLUGINS: [Entry; 21] = [
     entry("SchedulingGates", 0, |args| plain(args, scheduling_gates::SchedulingGates)),
     entry("PrioritySort", 0, |args| plain(args, priority_sort::PrioritySort)),
     entry("NodeUnschedulable", 0, |args| plain(args, node_unschedulable::NodeUnschedulable)),
@@ -68,10 +82,11 @@ pub static PLUGINS: [Entry; 20] = [
     entry("ImageLocality", 1, |args| plain(args, image_locality::ImageLocality)),
     entry("DefaultBinder", 0, |args| plain(args, default_binder::DefaultBinder)),
     entry("NodeDeclaredFeatures", 0, |args| plain(args, node_declared_features::NodeDeclaredFeatures)),
+    entry("GangScheduling", 0, |args| plain(args, gang_scheduling::GangScheduling)).gated(Gate::GangScheduling),
 ];
 
-pub fn by_name(name: &str) -> Option<&'static Entry> {
-    PLUGINS.iter().find(|entry| entry.name == name)
+pub fn by_name(name: &str, gates: Gates) -> Option<&'static Entry> {
+    PLUGINS.iter().find(|entry| entry.name == name && entry.is_on(gates))
 }
 
 /// A plugin without arguments.

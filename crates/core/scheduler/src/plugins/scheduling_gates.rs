@@ -2,6 +2,7 @@
 
 use crate::framework::{Change, Kind, Plugin, Point, Status};
 use crate::pod::PodInfo;
+use crate::snapshot::Snapshot;
 
 pub struct SchedulingGates;
 
@@ -14,7 +15,7 @@ impl Plugin for SchedulingGates {
         &[Point::PreEnqueue]
     }
 
-    fn pre_enqueue(&self, pod: &PodInfo) -> Option<Status> {
+    fn pre_enqueue(&self, pod: &PodInfo, _: &Snapshot) -> Option<Status> {
         let gates = pod.gates.join(" ");
         (!gates.is_empty()).then(|| Status::lasting(format!("waiting for scheduling gates: [{gates}]")))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coracle_meta::Object;
 use coracle_scheduler::extender::Question;
-use coracle_scheduler::{Effect, Event, PodKey, Scheduler};
+use coracle_scheduler::{Effect, Event, GroupOutcome, PodKey, Scheduler};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -117,6 +117,10 @@ impl Cluster {
                 Effect::Ask { pod, question } => format!("{} asked about: {}", pod.key.name, asked(&question)),
                 Effect::Prepare { pod, node, .. } => format!("{} prepared for {node}", pod.key.name),
                 Effect::Failed { pod, .. } => format!("{} refused", pod.key.name),
+                Effect::Group { group, outcome: GroupOutcome::Scheduled } => format!("group {} goes", group.name),
+                Effect::Group { group, outcome: GroupOutcome::Not { message, .. } } => {
+                    format!("group {}: {message}", group.name)
+                }
                 Effect::Preempt { pod, victims, .. } => {
                     let victims: Vec<_> = victims.iter().map(|pod| pod.key.name.as_str()).collect();
                     format!("{} evicts {}", pod.key.name, victims.join(" "))

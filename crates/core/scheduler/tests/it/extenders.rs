@@ -14,7 +14,9 @@ fn cluster(extenders: Value) -> Cluster {
     let config = json!({
         "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration", "extenders": extenders,
     });
-    let scheduler = Configuration::read(config).and_then(|read| read.scheduler()).expect("a configuration");
+    let scheduler = Configuration::read(config)
+        .and_then(|read| read.scheduler(coracle_meta::Gates::default()))
+        .expect("a configuration");
     Cluster::with(scheduler, ["a", "b"].map(|name| ("nodes", node(name, json!({})))))
 }
 

@@ -144,7 +144,7 @@ fn company(pod: &PodInfo, cluster: &Snapshot, nodes: &[NodeInfo], at: usize) -> 
 fn scores(pod: &PodInfo, plugins: &[Enabled], cluster: &Snapshot, feasible: &[u32]) -> Vec<i64> {
     let mut totals = vec![0; feasible.len()];
     for enabled in plugins.iter().filter(|enabled| enabled.at(Point::Score)) {
-        assert!(by_name(enabled.plugin.name()).is_some());
+        assert!(by_name(enabled.plugin.name(), coracle_meta::Gates::default()).is_some());
         let Some(mut check) = enabled.plugin.pre_score(pod, cluster) else { continue };
         check.observe_all(cluster);
         check.begin(feasible);

@@ -177,7 +177,9 @@ fn volumes_are_awaited_as_long_as_the_profile_says() {
         "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
         "profiles": [{"pluginConfig": [{"name": "VolumeBinding", "args": {"bindTimeoutSeconds": 30}}]}],
     });
-    let scheduler = Configuration::read(config).and_then(|read| read.scheduler()).expect("a configuration");
+    let scheduler = Configuration::read(config)
+        .and_then(|read| read.scheduler(coracle_meta::Gates::default()))
+        .expect("a configuration");
     let objects = [
         ("nodes", node("a", json!({}))),
         ("storageclasses", class("example.com/disk")),

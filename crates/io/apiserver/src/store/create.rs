@@ -67,6 +67,7 @@ async fn attempt(
     };
     admit::mutate(server, &request, &mut object).await?;
     kind.default(&mut object, kind.storage.map_or(target.served.version, |storage| storage.version));
+    kind.drop_gated(server.gates, &mut object, &Value::Null);
     kind.prepare_create(&mut object);
     kind.stamp_creator(&mut object, &call.user);
     let claim = services::claim(server, kind, &mut object, None).await?;

@@ -62,7 +62,7 @@ async fn attempt(
     };
     admit::mutate(server, &request, &mut new).await?;
     kind.default(&mut new, storage_version);
-    prepare(target, &mut new, &old);
+    prepare(server, target, &mut new, &old);
     let claim = services::claim(server, kind, &mut new, Some(&old)).await?;
     check(target, &new, &old)?;
     crate::verbs::rbac::may_grant(server, &call.user, kind, &new, Some(&old))?;
@@ -154,13 +154,16 @@ fn restore_meta(new: &mut Value, old: &Value) {
     }
 }
 
-fn prepare(target: &Target, new: &mut Value, old: &Value) {
+fn prepare(server: &Server, target: &Target, new: &mut Value, old: &Value) {
     let kind = target.served.kind;
     match target.subresource.as_str() {
         "status" => kind.prepare_status_update(new, old),
         // Written whole by the step that made the change.
         "finalize" | "eviction" | "approval" => {}
-        _ => kind.prepare_update(new, old),
+        _ => {
+            kind.drop_gated(server.gates, new, old);
+            kind.prepare_update(new, old);
+        }
     }
 }
 

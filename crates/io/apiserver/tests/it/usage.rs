@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{Fixture, fixture_with};
+use super::{Extent, Fixture, fixture_with};
 
 const METRICS: &str = "/apis/metrics.k8s.io/v1beta1";
 
@@ -70,7 +70,7 @@ fn page(count: u64) -> String {
 
 /// Two nodes, of which the second does not answer, and a pod on each; and a node without a kubelet.
 async fn cluster(kubelet: &Kubelet) -> Fixture {
-    let fixture = fixture_with(Some(kubelet.client.clone())).await;
+    let fixture = fixture_with(Some(kubelet.client.clone()), Extent::default()).await;
     let simulated = json!({"metadata": {"name": "simulated"}, "status": {
         "addresses": [{"type": "InternalIP", "address": "192.0.2.7"}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}}});

@@ -8,9 +8,10 @@ use coracle_client::{Client, ClientError, DeleteOptions, Made, ObjectPath, Patch
 use coracle_meta::{Object, Resource};
 use coracle_reconcile::{EventKind, View};
 use coracle_rt::Clock;
-use coracle_scheduler::{Deed, Effect, Event, PodInfo, Reason};
+use coracle_scheduler::{Deed, Effect, Event, GroupOutcome, PodInfo, PodKey, Reason};
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::scheduling::v1alpha2::PodGroup;
 use serde_json::{Value, json};
 
 use super::events::{Events, Note, reference};
@@ -18,6 +19,7 @@ use super::extenders::Callers;
 use crate::recorder::rfc3339;
 
 pub(super) const PODS: Resource = Resource::new("", "pods");
+const PODGROUPS: Resource = Resource::new("scheduling.k8s.io", "podgroups");
 /// An event's note is cut to this length.
 const NOTE_BYTES_MAX: usize = 1024;
 
@@ -49,6 +51,10 @@ impl Deeds {
             }
             Effect::Failed { pod, reason, message, nominate } => {
                 self.tell_failed(&pod, reason, &message, nominate).await;
+                None
+            }
+            Effect::Group { group, outcome } => {
+                self.tell_group(&group, outcome).await;
                 None
             }
             Effect::Preempt { pod, node, victims, displaced } => {
@@ -102,6 +108,34 @@ impl Deeds {
         let Some(status) = status else { return };
         if let Err(error) = self.patch_status(pod, status).await {
             tracing::debug!(object = ?pod.key, %error, "condition not written");
+        }
+    }
+
+    /// Writes a group's PodGroupScheduled condition, unless it says so already, or True and is to say less.
+    async fn tell_group(&self, group: &PodKey, outcome: GroupOutcome) {
+        let Some(object) = self.view.get(&PODGROUPS, &group.namespace, &group.name) else { return };
+        let (status, reason, message) = match outcome {
+            GroupOutcome::Scheduled => ("True", "Scheduled", String::new()),
+            GroupOutcome::Not { reason, message } => ("False", reason.as_str(), message),
+        };
+        let known = conditions(&object).into_iter().find(|known| known["type"] == "PodGroupScheduled");
+        let says = |field: &str, value: &str| known.as_ref().is_some_and(|known| known[field] == value);
+        let says_all = says("status", status) && says("reason", reason) && says("message", &message);
+        if says_all || (status == "False" && says("status", "True")) {
+            return;
+        }
+        let changed = match known {
+            Some(mut known) if known["status"] == status => known["lastTransitionTime"].take(),
+            _ => rfc3339(self.clock.now()).into(),
+        };
+        let condition = json!({
+            "type": "PodGroupScheduled", "status": status, "reason": reason, "message": message,
+            "lastTransitionTime": changed,
+        });
+        let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
+        let path = ObjectPath::of::<PodGroup>(&group.namespace, &group.name).subresource("status");
+        if let Err(error) = self.client.patch(&path, &patch, &WriteOptions::default()).await {
+            tracing::debug!(object = ?group, %error, "condition not written");
         }
     }
 

@@ -47,7 +47,9 @@ fn scheduler(extender: Value) -> Scheduler {
     let config = json!({
         "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration", "extenders": [extender],
     });
-    Configuration::read(config).and_then(|read| read.scheduler()).expect("a configuration")
+    Configuration::read(config)
+        .and_then(|read| read.scheduler(coracle_meta::Gates::default()))
+        .expect("a configuration")
 }
 
 fn names(list: &Value) -> Vec<String> {

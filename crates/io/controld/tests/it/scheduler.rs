@@ -142,6 +142,37 @@ async fn room_is_made_by_eviction_and_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gang_is_bound_and_its_condition_says_so_once() {
+    const GROUP: &str = "PATCH /apis/scheduling.k8s.io/v1alpha2/namespaces/n/podgroups/g/status";
+    let groups = Resource::new("scheduling.k8s.io", "podgroups");
+    let group = |conditions: Value| {
+        json!({"apiVersion": "scheduling.k8s.io/v1alpha2", "kind": "PodGroup", "metadata": {"name": "g", "namespace": "n"},
+               "spec": {"schedulingPolicy": {"gang": {"minCount": 2}}}, "status": {"conditions": conditions}})
+    };
+    let member = |name: &str| {
+        let (resource, mut pod) = pod(name, 0, 100, "");
+        pod["spec"]["schedulingGroup"] = json!({"podGroupName": "g"});
+        (resource, pod)
+    };
+    let scheduler = Scheduler::gated("default-scheduler", coracle_meta::Gates::GANGS);
+    let mut world =
+        World::start(scheduler, [node("a"), (groups.clone(), group(json!([]))), member("p"), member("q")], &[]);
+    let written = world.seen(GROUP).await.body;
+    let told = condition(&written);
+    assert_eq!((&told["type"], &told["status"]), (&json!("PodGroupScheduled"), &json!("True")));
+    assert_eq!((&told["reason"], &told["message"]), (&json!("Scheduled"), &json!("")));
+    let attempts = "scheduler_podgroup_schedule_attempts_total{profile=\"default-scheduler\",result=\"scheduled\"}";
+    world.counted(&format!("{attempts} 1")).await;
+    world.cluster.put(&groups, group(json!([told])));
+    let (resource, late) = member("late");
+    world.cluster.put(&resource, late);
+    world.counted(&format!("{attempts} 2")).await;
+    world.seen("POST /api/v1/namespaces/n/pods/late/binding").await;
+    let left = world.end().await;
+    assert!(!left.iter().any(|line| line == GROUP), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_eviction_that_is_refused_is_tried_again() {
     let objects = [node("a"), pod("low", 0, 1500, "a"), pod("p", 9, 1500, "")];
     let mut world = World::start(standard(), objects, &[("DELETE /api/v1/namespaces/n/pods/low", 409, "not now")]);

@@ -67,3 +67,68 @@ fn a_simulation_adds_its_nodes_and_takes_them_along() {
     assert!(process.wait().unwrap().success());
     assert_eq!(cluster.kubectl_with(&nodes, ""), "");
 }
+
+const GANGS: &str = r#"
+apiVersion: scheduling.k8s.io/v1alpha2
+kind: Workload
+metadata: {name: training}
+spec:
+  podGroupTemplates:
+  - name: workers
+    schedulingPolicy: {gang: {minCount: 3}}
+---
+apiVersion: scheduling.k8s.io/v1alpha2
+kind: PodGroup
+metadata: {name: one}
+spec:
+  podGroupTemplateRef: {workload: {workloadName: training, podGroupTemplateName: workers}}
+  schedulingPolicy: {gang: {minCount: 3}}
+---
+apiVersion: scheduling.k8s.io/v1alpha2
+kind: PodGroup
+metadata: {name: two}
+spec: {schedulingPolicy: {gang: {minCount: 3}}}
+"#;
+
+/// A pod that half a hollow node has room for.
+fn gang_member(group: &str, at: u32) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {group}-{at}, labels: {{gang: {group}}}}}\nspec:\n  \
+         schedulingGroup: {{podGroupName: {group}}}\n  nodeSelector: {{coracle.dev/hollow: hollow}}\n  containers:\n  \
+         - {{name: c, image: registry.example/never-pulled:v1, resources: {{requests: {{cpu: 30}}}}}}\n---\n"
+    )
+}
+
+#[test]
+fn of_two_gangs_that_fit_one_by_one_each_goes_whole() {
+    let gates = "GenericWorkload=true,GangScheduling=true";
+    let version = "scheduling.k8s.io/v1alpha2=true";
+    let flags = ["--hollow-nodes", "2", "--feature-gates", gates, "--runtime-config", version];
+    let cluster = Cluster::start("gangs", &flags);
+    cluster.apply(GANGS);
+    // The pods of both come by turns: there is room for four of the six.
+    let pods: String = (0..3).flat_map(|at| ["one", "two"].map(|group| gang_member(group, at))).collect();
+    cluster.apply(&pods);
+    let conditions = "get podgroups -o jsonpath={range.items[*]}{.metadata.name}={.status.conditions[0].reason};{end}";
+    let told = || {
+        let told = cluster.kubectl(conditions);
+        (told.contains("Scheduled") && told.contains("Unschedulable")).then_some(told)
+    };
+    let told = cluster.until("one gang placed and one refused", told);
+    let (first, second) = if told.contains("one=Scheduled") { ("one", "two") } else { ("two", "one") };
+    let nodes =
+        |group: &str| cluster.kubectl(&format!("get pods -l gang={group} -o jsonpath={{.items[*].spec.nodeName}}"));
+    assert_eq!((nodes(first).split_whitespace().count(), nodes(second).as_str()), (3, ""));
+    let rows = cluster.kubectl("get podgroups --no-headers");
+    let row = rows.lines().find(|row| row.starts_with("one")).unwrap_or_default();
+    let columns: Vec<&str> = row.split_whitespace().collect();
+    let status = if first == "one" { "Scheduled" } else { "Unschedulable" };
+    assert_eq!(columns[..4], ["one", "Gang", "training", status], "{rows}");
+    cluster.kubectl(&format!("delete podgroup/{first} --wait=false"));
+    assert!(cluster.kubectl("get podgroups -o name").contains(first), "pods hold their group");
+    cluster.kubectl(&format!("delete pods -l gang={first} --wait=true"));
+    let gone = || (!cluster.kubectl("get podgroups -o name").contains(first)).then_some(());
+    cluster.until("the end of the group that no pod belongs to", gone);
+    let went = || (nodes(second).split_whitespace().count() == 3).then_some(());
+    cluster.until("the second gang's turn", went);
+}

@@ -12,7 +12,7 @@ use coracle_cache::store::Store;
 use coracle_client::Client;
 use coracle_controld::Driver;
 use coracle_controllers::Settings;
-use coracle_meta::Gates;
+use coracle_meta::{Gate, Gates};
 use coracle_reconcile::View;
 use coracle_reconcile::controller::COMPONENT_IDENTITY;
 use coracle_rt::{Clock, Dice, Scope};
@@ -24,6 +24,9 @@ use crate::pki::Pki;
 use crate::signing::Authority;
 use crate::tls;
 use crate::up::StartError;
+
+/// Group, version and plural of PodGroups.
+const GANG: (&str, &str, &str) = ("scheduling.k8s.io", "v1alpha2", "podgroups");
 
 pub struct ControlPlane {
     pub server: Arc<Server>,
@@ -65,6 +68,11 @@ impl ControlPlane {
     ) -> Result<ControlPlane, StartError> {
         let store = open_store(scope, keeping).await?;
         let groups = Groups::read(&serving.runtime_config, serving.gates).map_err(ServerError::from)?;
+        if serving.gates.has(Gate::GenericWorkload) && groups.find(GANG.0, GANG.1, GANG.2).is_none() {
+            tracing::warn!(
+                "GenericWorkload is on and scheduling.k8s.io/v1alpha2 is not served: give it to --runtime-config"
+            );
+        }
         let server = Server::new(Options {
             scope: scope.child("apiserver"),
             cache: Cache::new(store, scope.child("cache")),

@@ -46,6 +46,7 @@ impl From<&Resource> for ResourceRef {
             "autoscaling" => "v2",
             "metrics.k8s.io" => "v1beta1",
             "internal.apiserver.k8s.io" => "v1alpha1",
+            "scheduling.k8s.io" if matches!(resource.plural.as_ref(), "podgroups" | "workloads") => "v1alpha2",
             _ => "v1",
         };
         ResourceRef { resource: resource.clone(), version: Cow::Borrowed(version) }
@@ -132,6 +133,10 @@ mod tests {
         assert_eq!(pods.path(""), "/api/v1/pods");
         let scale = ObjectPath::new(&Resource::new("apps", "deployments"), "a", "b").subresource("scale");
         assert_eq!(scale.path(), "/apis/apps/v1/namespaces/a/deployments/b/scale");
+        for (plural, version) in [("priorityclasses", "v1"), ("podgroups", "v1alpha2"), ("workloads", "v1alpha2")] {
+            let path = ResourceRef::from(&Resource::new("scheduling.k8s.io", plural)).path("");
+            assert_eq!(path, format!("/apis/scheduling.k8s.io/{version}/{plural}"));
+        }
         let role = ObjectPath::new(ResourceRef::new("rbac.authorization.k8s.io", "v1", "clusterroles"), "", "system:a");
         assert_eq!(role.path(), "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Aa");
     }

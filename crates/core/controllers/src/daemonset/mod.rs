@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use coracle_meta::{Object, Resource};
 use coracle_reconcile::{Controller, EventKind, Key, Outcome, Plan, View, Watch, Write};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::claim::{Claim, Claimed};
@@ -28,6 +28,8 @@ const HASH_LABEL: &str = "controller-revision-hash";
 const GENERATION_LABEL: &str = "pod-template-generation";
 const GENERATION: &str = "deprecated.daemonset.template.generation";
 const OWNER: Owner = Owner { resource: &DAEMON_SETS, kind: "DaemonSet", hash_label: HASH_LABEL };
+/// How long two revisions of one template stand beside each other: who made the second may still look for it.
+const DOUBLE_STAYS: SignedDuration = SignedDuration::from_secs(2);
 /// Pods created, and pods deleted, by one decision.
 const BURST_MAX: usize = 250;
 
@@ -153,7 +155,12 @@ impl<'a> Decision<'a> {
                     .filter(|pod| pod.meta().label(HASH_LABEL) != Some(&present.hash))
                     .map(|pod| pod.patch(&PODS, None, json!({"metadata": {"labels": {HASH_LABEL: present.hash}}}))),
             );
-            plan.writes.extend(history.named(double).map(|double| double.delete(&REVISIONS)));
+            let pair = [history.named(double), history.named(&present.name)];
+            let age = pair.iter().flatten().map(|one| now.duration_since(one.created())).min().unwrap_or(DOUBLE_STAYS);
+            match DOUBLE_STAYS - age {
+                left if left.is_positive() && !age.is_negative() => plan.wake_by(left.unsigned_abs()),
+                _ => plan.writes.extend(pair[0].map(|double| double.delete(&REVISIONS))),
+            }
         }
         let live: Vec<String> =
             items.iter().filter_map(|pod| pod.meta().label(HASH_LABEL)).map(str::to_owned).collect();

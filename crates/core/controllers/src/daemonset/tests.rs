@@ -223,6 +223,24 @@ fn a_daemon_that_ended_well_is_told_and_replaced() {
 }
 
 #[test]
+fn of_two_revisions_of_one_template_the_older_goes_after_a_moment() {
+    let view = cluster(rolling(1, 0));
+    settle(&view);
+    let mut double = view.json(&REVISIONS, "n", &view.names(&REVISIONS)[0]);
+    double["metadata"]["name"] = json!("log-double");
+    double["metadata"]["uid"] = json!("double");
+    double["metadata"]["creationTimestamp"] = json!("2026-01-01T00:59:59Z");
+    double["revision"] = json!(double["revision"].as_i64().unwrap() + 1);
+    view.put(&REVISIONS, double);
+    let decide = |now| DaemonSet::default().decide(&view, &Key::new("n", "log"), &Outcome::default(), now);
+    let plan = decide(now());
+    assert!(!plan.writes.iter().any(|write| matches!(write, Write::Delete { .. })), "{plan:?}");
+    assert_eq!(plan.wake_after, Some(std::time::Duration::from_secs(1)));
+    view.apply(&decide(now() + SignedDuration::from_secs(1)));
+    assert_eq!(view.names(&REVISIONS), ["log-double"]);
+}
+
+#[test]
 fn two_templates_of_one_hash_are_told_apart() {
     let view = cluster(rolling(1, 0));
     settle(&view);

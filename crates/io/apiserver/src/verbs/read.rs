@@ -23,7 +23,7 @@ pub async fn get(server: &Server, call: &Call, target: &Target) -> Result<Respon
     let cache = server.resource(target.served.kind).await?;
     let found = match call.query.get("resourceVersion") {
         None => cache.get_fresh(&target.namespace, &target.name).await.map_err(failed)?,
-        Some("0") => cache.get(&target.namespace, &target.name),
+        Some("0") => cache.get_near(&target.namespace, &target.name).await.map_err(failed)?,
         Some(version) => {
             reach(&cache, version_of(version).map_err(|why| Status::new(500, "", why))?).await?;
             cache.get(&target.namespace, &target.name)

@@ -24,9 +24,11 @@ const EVENTS: &str = "/apis/events.k8s.io/v1";
 const CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
 /// What the TTL controller writes on every node.
 const SETTLED: &str = "node.alpha.kubernetes.io/ttl";
+/// Between two looks at all nodes, which cost the server more than one.
+const LOOK: Duration = Duration::from_millis(200);
 const SETTLED_MAX: Duration = Duration::from_secs(60);
 const FIRST_MAX: Duration = Duration::from_secs(60);
-const ALL_MAX: Duration = Duration::from_secs(120);
+const ALL_MAX: Duration = Duration::from_secs(600);
 
 /// A peer and the command that starts its scheduler.
 pub struct Peer<'a> {
@@ -163,6 +165,9 @@ async fn settle(target: &Target, shape: Shape) -> Result<()> {
         let nodes = target.get(&path).await?;
         let settled = |node: &Value| node["metadata"]["annotations"][SETTLED].is_string();
         let left = nodes["items"].as_array().into_iter().flatten().filter(|node| !settled(node)).count();
+        if left > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
         Ok((left == 0).then_some(()))
     })
     .await

@@ -56,8 +56,9 @@ impl Shape {
 
     pub fn pods(self) -> u64 {
         match self {
+            Shape::Plain | Shape::Wide => 5000,
+            Shape::Affinity | Shape::Spread => 2000,
             Shape::Preemption => 500,
-            _ => 5000,
         }
     }
 

@@ -107,6 +107,16 @@ impl Cluster {
         }
     }
 
+    /// Until no pod has this uid: it may go sooner than a watch could be opened.
+    async fn until_gone(&self, uid: &Value) {
+        let gone = async {
+            while self.list(&PODS).await.iter().any(|pod| pod["metadata"]["uid"] == *uid) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(WAIT_MAX, gone).await.expect("the pod goes");
+    }
+
     async fn list(&self, resource: &ResourceRef) -> Vec<Value> {
         self.client.list(resource, "", &ListOptions::default()).await.unwrap().items
     }
@@ -158,8 +168,7 @@ async fn a_deployment_becomes_ready_and_its_deleted_pod_is_replaced() {
     let victim = ObjectPath::new(PODS, "default", pods[0]["metadata"]["name"].as_str().unwrap());
     let uid = pods[0]["metadata"]["uid"].clone();
     cluster.client.delete(&victim, &coracle_client::DeleteOptions::default()).await.unwrap();
-    let gone = move |object: &Value, there: bool| !there && object["metadata"]["uid"] == uid;
-    cluster.until("removal of the pod", &PODS, gone).await;
+    cluster.until_gone(&uid).await;
     let known: Vec<Value> = pods.iter().map(|pod| pod["metadata"]["uid"].clone()).collect();
     let replaced = move |object: &Value, _| has(object, "Ready") && !known.contains(&object["metadata"]["uid"]);
     cluster.until("readiness of another pod", &PODS, replaced).await;

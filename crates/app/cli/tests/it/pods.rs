@@ -290,7 +290,13 @@ fn executes_and_copies(cluster: &Cluster) {
         "kubectl --kubeconfig {} exec -it shell -c main -- sh -c 'tty && echo $TERM'",
         cluster.kubeconfig().display()
     );
-    let output = Command::new("script").args(["-qec", &typed, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    let mut session = Command::new("script");
+    session.args(["-qec", &typed, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut session = session.spawn().unwrap();
+    // A keyboard stays while its user looks on.
+    let keyboard = session.stdin.take();
+    let output = session.wait_with_output().unwrap();
+    drop(keyboard);
     assert!(text(&output).contains("/dev/pts/0") && text(&output).contains("xterm"), "{}", text(&output));
     let (there, back) = (cluster.folder.join("there"), cluster.folder.join("back"));
     std::fs::write(&there, vec![b'x'; 300_000]).unwrap();

@@ -107,11 +107,16 @@ impl Cluster {
         }
     }
 
-    /// Until no pod has this uid: it may go sooner than a watch could be opened.
-    async fn until_gone(&self, uid: &Value) {
+    /// Until the pod of this uid is gone, however soon after `since`.
+    async fn until_gone(&self, since: String, uid: &Value) {
+        let options = WatchOptions { resource_version: since, ..WatchOptions::default() };
+        let mut stream = self.client.watch_as::<Value>(&PODS, "", &options).await.unwrap();
         let gone = async {
-            while self.list(&PODS).await.iter().any(|pod| pod["metadata"]["uid"] == *uid) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+            loop {
+                match stream.next().await.expect("the watch goes on").unwrap() {
+                    WatchEvent::Deleted(pod) if pod["metadata"]["uid"] == *uid => return,
+                    _ => {}
+                }
             }
         };
         tokio::time::timeout(WAIT_MAX, gone).await.expect("the pod goes");
@@ -167,8 +172,9 @@ async fn a_deployment_becomes_ready_and_its_deleted_pod_is_replaced() {
     assert_eq!((pods.len(), ips.len()), (12, 12));
     let victim = ObjectPath::new(PODS, "default", pods[0]["metadata"]["name"].as_str().unwrap());
     let uid = pods[0]["metadata"]["uid"].clone();
+    let before = cluster.client.list(&PODS, "", &ListOptions::default()).await.unwrap().metadata.resource_version;
     cluster.client.delete(&victim, &coracle_client::DeleteOptions::default()).await.unwrap();
-    cluster.until_gone(&uid).await;
+    cluster.until_gone(before, &uid).await;
     let known: Vec<Value> = pods.iter().map(|pod| pod["metadata"]["uid"].clone()).collect();
     let replaced = move |object: &Value, _| has(object, "Ready") && !known.contains(&object["metadata"]["uid"]);
     cluster.until("readiness of another pod", &PODS, replaced).await;

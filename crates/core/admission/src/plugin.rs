@@ -48,6 +48,21 @@ pub trait Facts: Send + Sync {
     fn list(&self, resource: &Resource, namespace: Option<&str>) -> Vec<Arc<Object>>;
 }
 
+/// A cluster without objects.
+#[cfg(test)]
+pub(crate) struct Nothing;
+
+#[cfg(test)]
+impl Facts for Nothing {
+    fn get(&self, _: &Resource, _: &str, _: &str) -> Option<Arc<Object>> {
+        None
+    }
+
+    fn list(&self, _: &Resource, _: Option<&str>) -> Vec<Arc<Object>> {
+        Vec::new()
+    }
+}
+
 pub struct Context<'a> {
     pub facts: &'a dyn Facts,
     /// Answers to what this plugin has asked about this write so far, in their order.

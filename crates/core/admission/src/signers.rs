@@ -34,25 +34,11 @@ pub fn require(request: &Request<'_>, context: &Context<'_>, verb: &'static str,
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use coracle_meta::{Gates, Object, User, Value};
+    use coracle_meta::{Gates, User, Value};
 
     use super::*;
     use crate::PLUGINS;
-    use crate::plugin::Facts;
-
-    struct Nothing;
-
-    impl Facts for Nothing {
-        fn get(&self, _: &Resource, _: &str, _: &str) -> Option<Arc<Object>> {
-            None
-        }
-
-        fn list(&self, _: &Resource, _: Option<&str>) -> Vec<Arc<Object>> {
-            Vec::new()
-        }
-    }
+    use crate::plugin::Nothing;
 
     fn decided(plugin: &str, part: &str, answers: &[Answer]) -> String {
         let old = Value::from_json(br#"{"spec":{"signerName":"example.com/web"}}"#).unwrap();

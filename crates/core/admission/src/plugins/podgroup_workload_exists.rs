@@ -53,19 +53,7 @@ mod tests {
     use coracle_meta::{Gates, Object, User};
 
     use super::*;
-    use crate::plugin::{Facts, Operation};
-
-    struct Nothing;
-
-    impl Facts for Nothing {
-        fn get(&self, _: &Resource, _: &str, _: &str) -> Option<Arc<Object>> {
-            None
-        }
-
-        fn list(&self, _: &Resource, _: Option<&str>) -> Vec<Arc<Object>> {
-            Vec::new()
-        }
-    }
+    use crate::plugin::{Nothing, Operation};
 
     fn told(group: &str, answers: &[Answer]) -> String {
         let (resource, user) = (Resource::new("scheduling.k8s.io", "podgroups"), User::new("eve", &[]));

@@ -109,7 +109,7 @@ fn bound(pod: &Object, binding: &Value, now: &str) -> Result<Vec<u8>, Status> {
 /// The JSON of the spec with its node, put in front where nothing names one.
 fn with_node(spec: &str, asked: &Value, node: &Value) -> Result<Vec<u8>, Status> {
     let rest = spec.strip_prefix('{').map(str::trim_start).filter(|rest| !rest.starts_with('}'));
-    match rest.filter(|_| asked.get("nodeName").is_null()) {
+    match rest.filter(|_| !asked.as_map().is_some_and(|asked| asked.contains("nodeName"))) {
         Some(rest) => Ok([b"{\"nodeName\":", node.to_json().as_slice(), b",", rest.as_bytes()].concat()),
         None => {
             let mut spec = Value::from_json(spec.as_bytes()).map_err(Status::internal)?;
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn a_binding_names_the_node_and_tells_that_the_pod_is_scheduled() {
         let scheduled = r#"{"type":"PodScheduled","status":"True","lastProbeTime":null,"lastTransitionTime":"now"}"#;
-        for spec in [r#""spec":{"containers":[]}"#, r#""spec":{}"#, r#""spec":{"nodeName":"","containers":[]}"#] {
+        for spec in [r#""spec":{"containers":[]}"#, r#""spec":{}"#, r#""spec":{"nodeName":null,"containers":[]}"#] {
             let pod = format!(
                 r#"{{"kind":"Pod","apiVersion":"v1","metadata":{{"name":"a","labels":{{"k":"v"}}}},{spec},"status":{{
                 "nominatedNodeName":"x","conditions":[{{"type":"PodScheduled","status":"False"}},{{"type":"Ready"}}]}}}}"#

@@ -39,6 +39,20 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// Takes a member out and answers its text as it was read; empty where it was missing.
+    pub fn remove(&mut self, name: &str) -> &'a str {
+        let text = self.text(name);
+        self.0.retain(|(member, _)| member != name);
+        text
+    }
+
+    /// Puts a member in front, unless there is one already.
+    pub fn lead_with(&mut self, name: &str, json: &[u8]) {
+        if !self.0.iter().any(|(member, _)| member == name) {
+            self.0.insert(0, (CompactString::new(name), Text::Made(json.to_vec())));
+        }
+    }
+
     /// Replaces a member's JSON, or adds it at the end.
     pub fn set(&mut self, name: &str, json: Vec<u8>) {
         match self.0.iter_mut().find(|(member, _)| member == name) {
@@ -47,16 +61,17 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// Without room to grow, unless a name has to be escaped: what is made here is often held for long.
     pub fn to_json(&self) -> Vec<u8> {
         let text = |text: &Text<'_>| match text {
             Text::Kept(text) => text.len(),
             Text::Made(json) => json.len(),
         };
-        let room = self.0.iter().map(|(name, member)| name.len() + text(member) + 4).sum::<usize>() + 2;
-        let mut out = Vec::with_capacity(room);
+        let room = self.0.iter().map(|(name, member)| name.len() + text(member) + 4).sum::<usize>() + 1;
+        let mut out = Vec::with_capacity(room.max(2));
         for (index, (name, text)) in self.0.iter().enumerate() {
             out.push(if index == 0 { b'{' } else { b',' });
-            out.extend_from_slice(&Value::String(name.clone()).to_json());
+            serde_json::to_writer(&mut out, name.as_str()).expect("text always has a JSON form");
             out.push(b':');
             out.extend_from_slice(match text {
                 Text::Kept(text) => text.as_bytes(),
@@ -109,6 +124,17 @@ mod tests {
         members.set("more", b"7".to_vec());
         let written = String::from_utf8(members.to_json()).unwrap();
         assert_eq!(written, r#"{"kind":"P","a\"b":[1, 2],"spec":{ "x":1 },"status":{},"more":7}"#);
+    }
+
+    #[test]
+    fn members_come_and_go_and_nothing_is_held_in_vain() {
+        let mut members = Members::read(br#"{"kind":"P","managed":[{}],"spec":{}}"#).unwrap();
+        assert_eq!((members.remove("managed"), members.remove("none")), ("[{}]", ""));
+        members.lead_with("kind", b"7");
+        members.lead_with("apiVersion", br#""v1""#);
+        let written = members.to_json();
+        assert_eq!(written, br#"{"apiVersion":"v1","kind":"P","spec":{}}"#);
+        assert_eq!(written.capacity(), written.len());
     }
 
     #[test]

@@ -43,8 +43,9 @@ pub struct Projection {
     pub uid: String,
     pub generation: i64,
     #[serde(deserialize_with = "null_is_empty")]
-    pub labels: Vec<(String, String)>,
-    pub owner_references: Vec<Owner>,
+    pub labels: Arc<[(String, String)]>,
+    #[serde(deserialize_with = "shared")]
+    pub owner_references: Arc<[Owner]>,
     pub finalizers: Vec<String>,
     /// RFC 3339, empty while nobody asked for deletion.
     pub deletion_timestamp: String,
@@ -226,6 +227,24 @@ impl Projection {
         }
     }
 
+    /// Holds what both say in common only once. Siblings, what one owner made, mostly have labels and owners in common.
+    pub fn share(&mut self, sibling: &Projection) {
+        if self.labels == sibling.labels {
+            self.labels = sibling.labels.clone();
+        }
+        if self.owner_references == sibling.owner_references {
+            self.owner_references = sibling.owner_references.clone();
+        }
+    }
+
+    /// Whether names, owners and what deletion waits for are the same; labels are not looked at.
+    pub fn belongs_alike(&self, other: &Projection) -> bool {
+        self.uid == other.uid
+            && self.owner_references == other.owner_references
+            && self.finalizers == other.finalizers
+            && self.deletion_timestamp == other.deletion_timestamp
+    }
+
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
@@ -286,9 +305,13 @@ impl std::fmt::Debug for Object {
     }
 }
 
-fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Arc<[(String, String)]>, D::Error> {
     let map = Option::<crate::Map>::deserialize(deserializer)?.unwrap_or_default();
     Ok(map.iter().map(|(key, value)| (key.to_owned(), value.as_str().unwrap_or_default().to_owned())).collect())
+}
+
+fn shared<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Arc<[Owner]>, D::Error> {
+    Vec::deserialize(deserializer).map(Arc::from)
 }
 
 impl<'de> Deserialize<'de> for crate::Map {
@@ -318,6 +341,22 @@ mod tests {
         let (first, second) = (object.kept(|object| object.meta.name.clone()), object.kept(|_| String::new()));
         assert_eq!((first.as_str(), second.as_str()), ("a", "a"));
         assert_eq!(*object.at(8).kept(|object| object.revision), 8);
+    }
+
+    #[test]
+    fn siblings_hold_once_what_they_have_in_common() {
+        let pod = |name: &str, label: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"{name}","labels":{{"k":"{label}"}},"ownerReferences":[{{"uid":"o"}}]}}}}"#
+            );
+            Object::new(text.into(), 7).unwrap().meta
+        };
+        let (first, mut second, mut third) = (pod("a", "v"), pod("b", "v"), pod("c", "w"));
+        second.share(&first);
+        third.share(&first);
+        assert!(Arc::ptr_eq(&first.labels, &second.labels) && second.name == "b");
+        assert_eq!(third.label("k"), Some("w"));
+        assert!(Arc::ptr_eq(&first.owner_references, &third.owner_references));
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Controller for GarbageCollector {
     }
 
     fn watches_all(&self) -> Option<WatchAll> {
-        Some(WatchAll { keys, ignored: &IGNORED })
+        Some(WatchAll { keys, ignored: &IGNORED, only_belonging: true })
     }
 
     fn concurrency_max(&self) -> usize {
@@ -86,7 +86,7 @@ fn keys(view: &dyn View, resource: &Resource, object: &Object) -> Vec<Key> {
     if ours || gone {
         keys.extend(dependents(view, &meta.uid).iter().map(|(resource, item)| key_of(resource, item)));
     }
-    for owner in &meta.owner_references {
+    for owner in meta.owner_references.iter() {
         if let Some((resource, found)) = present_owner(view, object, owner)
             && found.meta.is_deleting()
         {
@@ -159,7 +159,7 @@ fn standing(view: &dyn View, item: &Item, owner: &Owner, last: &Outcome) -> Stan
 fn collect(view: &dyn View, resource: &Resource, item: &Item, (last, now): (&Outcome, Timestamp)) -> Plan {
     let (mut solid, mut waiting, mut leaving) = (0, 0, Vec::new());
     let mut plan = Plan::default();
-    for owner in &item.meta().owner_references {
+    for owner in item.meta().owner_references.iter() {
         match standing(view, item, owner, last) {
             Standing::Solid => solid += 1,
             Standing::Waiting => {

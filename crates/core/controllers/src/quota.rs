@@ -41,7 +41,7 @@ impl Controller for ResourceQuota {
     }
 
     fn watches_all(&self) -> Option<WatchAll> {
-        Some(WatchAll { keys: quotas_of, ignored: &IGNORED })
+        Some(WatchAll { keys: quotas_of, ignored: &IGNORED, only_belonging: false })
     }
 
     fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, now: Timestamp) -> Plan {

@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn expressions_select_as_upstream_does() {
-        let meta = Projection { labels: vec![("a".into(), "1".into())], ..Projection::default() };
+        let meta = Projection { labels: [("a".into(), "1".into())].into(), ..Projection::default() };
         let cases = [
             (json!({}), true),
             (Value::Null, false),

@@ -87,6 +87,8 @@ impl Watch {
 pub struct WatchAll {
     pub keys: fn(&dyn View, &Resource, &Object) -> Vec<Key>,
     pub ignored: &'static [Resource],
+    /// Whether only a change of uid, owners, finalizers or deletion wakes anybody, whatever else an object says.
+    pub only_belonging: bool,
 }
 
 /// The identity of the component itself, `system:kube-controller-manager`, and no service account.

@@ -10,18 +10,21 @@ use crate::controller::Key;
 use crate::pod::PodFacts;
 use crate::view::{Change, Index, is_adopted};
 
-/// Objects by namespace and name, by owner and, if they are pods, by node.
+/// Objects by namespace and name, by owner and, if they are pods, by node. There may be very many of them: a key is held
+/// once for all indexes, and so is what siblings have in common.
 #[derive(Debug)]
 pub struct ObjectTable {
-    objects: BTreeMap<Key, Arc<Object>>,
-    by_owner: HashMap<String, BTreeSet<Key>>,
+    objects: BTreeMap<Arc<Key>, Arc<Object>>,
+    by_owner: Lookup,
     /// By namespace; `None` where nobody adopts the objects.
-    uncontrolled: Option<HashMap<String, BTreeSet<Key>>>,
+    uncontrolled: Option<Lookup>,
     /// `None` where the objects are no pods.
-    by_node: Option<HashMap<String, BTreeSet<Key>>>,
+    by_node: Option<Lookup>,
     /// The newest revision seen; 0 before the first list.
     pub revision: u64,
 }
+
+type Lookup = HashMap<String, BTreeSet<Arc<Key>>>;
 
 impl ObjectTable {
     pub fn of(resource: &Resource) -> ObjectTable {
@@ -44,7 +47,7 @@ impl ObjectTable {
             return self.objects.values().cloned().collect();
         };
         let start = Key { namespace: namespace.into(), name: String::new() };
-        let rest = self.objects.range(start..).take_while(|(key, _)| key.namespace == namespace);
+        let rest = self.objects.range::<Key, _>(&start..).take_while(|(key, _)| key.namespace == namespace);
         rest.map(|(_, object)| object.clone()).collect()
     }
 
@@ -58,15 +61,29 @@ impl ObjectTable {
     }
 
     /// Adds or replaces an object.
-    pub fn put(&mut self, object: Object) -> Change {
-        let (key, new) = (Key::of(&object), Arc::new(object));
+    pub fn put(&mut self, mut object: Object) -> Change {
+        let key = Key::of(&object);
+        let (key, old) = match self.objects.remove_entry(&key) {
+            Some((key, old)) => (key, Some(old)),
+            None => (Arc::new(key), None),
+        };
+        if let Some(sibling) = old.as_ref().or_else(|| self.sibling(&object)) {
+            object.meta.share(&sibling.meta);
+        }
+        let new = Arc::new(object);
         self.revision = self.revision.max(new.revision);
-        let old = self.objects.insert(key.clone(), new.clone());
+        self.objects.insert(key.clone(), new.clone());
         if let Some(old) = &old {
             self.unindex(&key, old);
         }
         self.index(&key, &new);
         Change { old, new: Some(new) }
+    }
+
+    /// Something else that the same owner has.
+    fn sibling(&self, object: &Object) -> Option<&Arc<Object>> {
+        let siblings = self.by_owner.get(&object.meta.owner_references.first()?.uid)?;
+        self.objects.get(siblings.first()?)
     }
 
     /// Takes an object out, if it was there.
@@ -80,7 +97,7 @@ impl ObjectTable {
     /// Makes the table hold exactly `objects` and tells what that changed.
     pub fn replace(&mut self, objects: Vec<Object>, revision: u64) -> Vec<Change> {
         let present: BTreeSet<Key> = objects.iter().map(Key::of).collect();
-        let gone: Vec<Key> = self.objects.keys().filter(|key| !present.contains(key)).cloned().collect();
+        let gone: Vec<Arc<Key>> = self.objects.keys().filter(|key| !present.contains(&***key)).cloned().collect();
         let mut changes: Vec<Change> = gone.iter().filter_map(|key| self.remove(key, 0)).collect();
         for object in objects {
             let known = self.objects.get(&Key::of(&object));
@@ -92,8 +109,8 @@ impl ObjectTable {
         changes
     }
 
-    fn index(&mut self, key: &Key, object: &Object) {
-        for owner in &object.meta.owner_references {
+    fn index(&mut self, key: &Arc<Key>, object: &Object) {
+        for owner in object.meta.owner_references.iter() {
             self.by_owner.entry(owner.uid.clone()).or_default().insert(key.clone());
         }
         if let Some(uncontrolled) = &mut self.uncontrolled
@@ -109,7 +126,7 @@ impl ObjectTable {
     }
 
     fn unindex(&mut self, key: &Key, object: &Object) {
-        for owner in &object.meta.owner_references {
+        for owner in object.meta.owner_references.iter() {
             drop_from(&mut self.by_owner, &owner.uid, key);
         }
         if let Some(uncontrolled) = &mut self.uncontrolled {
@@ -121,7 +138,7 @@ impl ObjectTable {
     }
 }
 
-fn drop_from(index: &mut HashMap<String, BTreeSet<Key>>, value: &str, key: &Key) {
+fn drop_from(index: &mut Lookup, value: &str, key: &Key) {
     if let Some(keys) = index.get_mut(value) {
         keys.remove(key);
         if keys.is_empty() {

@@ -15,6 +15,14 @@ pub struct Change {
     pub new: Option<Arc<Object>>,
 }
 
+impl Change {
+    /// Whether the object was there before and belongs to its owners, and waits for its end, as it did.
+    pub fn leaves_belonging(&self) -> bool {
+        let both = self.old.as_ref().zip(self.new.as_ref());
+        both.is_some_and(|(old, new)| old.meta.belongs_alike(&new.meta))
+    }
+}
+
 /// Receives changes in order. It runs on the cache's own task: it takes notes and returns, it never blocks.
 pub type Sink = Arc<dyn Fn(&Resource, &Change) + Send + Sync>;
 

@@ -19,6 +19,7 @@ pub const PODS: ResourceRef = ResourceRef::new("", "v1", "pods");
 
 const CONNECTIONS: usize = 64;
 const SENT_MAX: Duration = Duration::from_secs(300);
+const DELETED_MAX: usize = 20;
 /// A watch that ends more often is broken.
 const RESUMED_MAX: u32 = 20;
 
@@ -58,6 +59,16 @@ impl Target {
     pub async fn delete(&self, path: &str) -> Result<Value> {
         let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0});
         Ok(self.client.json(Method::DELETE, path.into(), Some((JSON, &options))).await?)
+    }
+
+    /// The same of a collection, by as many requests as the server needs: it ends those that take it too long.
+    pub async fn delete_all(&self, path: &str) -> Result<()> {
+        for _ in 0..DELETED_MAX {
+            if self.delete(path).await.is_ok() {
+                return Ok(());
+            }
+        }
+        self.delete(path).await.with_context(|| format!("deleting all of {path}")).map(drop)
     }
 
     /// Sends so many requests over many connections; each has to succeed.

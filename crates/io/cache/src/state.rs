@@ -190,7 +190,7 @@ fn weight(event: &CacheEvent) -> usize {
 
 impl Lookups {
     fn add(&mut self, path: &Arc<str>, object: &Object) {
-        for owner in &object.meta.owner_references {
+        for owner in object.meta.owner_references.iter() {
             insert(&mut self.owner, &owner.uid, path);
         }
         if self.with_uncontrolled && object.meta.controller().is_none() {

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_meta::{Object, Resource, Value};
+use coracle_meta::{Members, Object, Resource};
 use coracle_reconcile::{Change, Index, Key, ObjectTable, Sink, View};
 use coracle_rt::{Dice, Scope};
 use futures_util::StreamExt;
 use http::Method;
 use parking_lot::{Mutex, RwLock};
+use serde::Deserialize;
 use tokio::sync::watch;
 
 use crate::verbs::list_uri;
@@ -266,20 +267,39 @@ impl Cache {
 /// The objects of a list's page, its revision and the token of the next. Items of built-in kinds do not say what they
 /// are; the list does.
 fn read_page(uri: &str, bytes: &[u8]) -> Result<(Vec<Object>, u64, String), ClientError> {
-    let decode = |source: crate::BodyError| ClientError::Decode { uri: uri.into(), source };
-    let mut tree = Value::from_json(bytes).map_err(|source| decode(source.into()))?;
-    let revision = tree.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or(0);
-    let next = tree.str_at(&["metadata", "continue"]).to_owned();
-    let api_version = tree.get("apiVersion").clone();
-    let kind = tree.str_at(&["kind"]).trim_end_matches("List").to_owned();
-    let Some(Value::List(items)) = tree.remove(&["items"]) else { return Ok((Vec::new(), revision, next)) };
-    let mut objects = Vec::with_capacity(items.len());
-    for mut item in items {
-        item.set_default(&["kind"], kind.as_str());
-        item.set_default(&["apiVersion"], api_version.clone());
-        objects.push(stored_object(&mut item).map_err(decode)?);
-    }
-    Ok((objects, revision, next))
+    let page = || -> Result<_, crate::BodyError> {
+        let list: List<'_> = serde_json::from_slice(bytes)?;
+        let kind = serde_json::to_vec(list.kind.trim_end_matches("List"))?;
+        let api_version = serde_json::to_vec(&list.api_version)?;
+        let items = list.items.unwrap_or_default();
+        let mut objects = Vec::with_capacity(items.len());
+        for mut item in items {
+            item.lead_with("apiVersion", &api_version);
+            item.lead_with("kind", &kind);
+            objects.push(stored_object(item)?);
+        }
+        Ok((objects, list.metadata.resource_version.parse().unwrap_or(0), list.metadata.next))
+    };
+    page().map_err(|source| ClientError::Decode { uri: uri.into(), source })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct List<'a> {
+    kind: String,
+    api_version: String,
+    #[serde(default)]
+    metadata: ListMeta,
+    #[serde(borrow)]
+    items: Option<Vec<Members<'a>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ListMeta {
+    resource_version: String,
+    #[serde(rename = "continue")]
+    next: String,
 }
 
 #[cfg(test)]
@@ -295,6 +315,6 @@ mod tests {
         assert_eq!((objects.len(), revision, next.as_str()), (1, 9, "t"));
         let shown = shown_object("/x", &objects[0].json()).unwrap();
         assert_eq!(shown.revision, 4);
-        assert!(shown.bytes.ends_with(br#""kind":"Pod","apiVersion":"v1"}"#));
+        assert_eq!(&shown.bytes[..], br#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}"#);
     }
 }

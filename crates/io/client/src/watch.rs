@@ -1,7 +1,8 @@
 //! Watching: a body of JSON lines becomes a stream of events with encoded objects.
 
 use bytes::{Bytes, BytesMut};
-use coracle_meta::{Object, Status, Value};
+use coracle_meta::object::ObjectError;
+use coracle_meta::{Members, Object, Status, Value};
 use futures_util::stream::{BoxStream, StreamExt, unfold};
 use http::{Request, header};
 use http_body_util::BodyExt;
@@ -176,16 +177,21 @@ fn read_as<T: DeserializeOwned>(uri: &str, json: &[u8]) -> Result<T, ClientError
 
 /// An object as a server shows it, without its managed fields: no decision reads them.
 pub(crate) fn shown_object(uri: &str, json: &[u8]) -> Result<Object, ClientError> {
-    let decode = |source: crate::BodyError| ClientError::Decode { uri: uri.into(), source };
-    let mut tree = Value::from_json(json).map_err(|source| decode(source.into()))?;
-    stored_object(&mut tree).map_err(decode)
+    let shown = Members::read(json).map_err(Into::into).and_then(stored_object);
+    shown.map_err(|source| ClientError::Decode { uri: uri.into(), source })
 }
 
-pub(crate) fn stored_object(tree: &mut Value) -> Result<Object, crate::BodyError> {
-    let version = tree.remove(&["metadata", "resourceVersion"]);
-    let revision = version.as_ref().and_then(Value::as_str).unwrap_or_default().parse().unwrap_or(0);
-    tree.remove(&["metadata", "managedFields"]);
-    Ok(Object::new(Bytes::from(tree.to_json()), revision)?)
+/// The same of its members.
+pub(crate) fn stored_object(mut members: Members<'_>) -> Result<Object, crate::BodyError> {
+    let metadata = match members.text("metadata") {
+        "" => return Err(ObjectError::NoMetadata.into()),
+        text => text,
+    };
+    let mut metadata = Members::read(metadata.as_bytes())?;
+    let revision = metadata.remove("resourceVersion").trim_matches('"').parse().unwrap_or(0);
+    metadata.remove("managedFields");
+    members.set("metadata", metadata.to_json());
+    Ok(Object::new(Bytes::from(members.to_json()), revision)?)
 }
 
 #[cfg(test)]

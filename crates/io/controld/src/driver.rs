@@ -238,11 +238,14 @@ impl Worker {
     fn note(&mut self, (resource, change): &Noted) {
         let mut keys = Vec::new();
         let view: &dyn View = self.means.view.as_ref();
+        let minds =
+            |all: &&WatchAll| !(all.ignored.contains(resource) || all.only_belonging && change.leaves_belonging());
+        let all = self.all.as_ref().filter(minds);
         for object in [&change.old, &change.new].into_iter().flatten() {
             for watch in self.watches.iter().filter(|watch| watch.resource == *resource) {
                 keys.extend((watch.keys)(view, object));
             }
-            if let Some(all) = self.all.as_ref().filter(|all| !all.ignored.contains(resource)) {
+            if let Some(all) = all {
                 keys.extend((all.keys)(view, resource, object));
             }
         }

@@ -145,8 +145,8 @@ async fn scheduled(side: &mut Side<'_>, shape: Shape) -> Result<Bound> {
         Err(error) => Err(error),
     };
     let target = side.target();
-    target.delete(&target.path("pods")).await?;
-    target.delete(&format!("/api/v1/nodes?labelSelector={LABEL}%3Dtrue")).await?;
+    target.delete_all(&target.path("pods")).await?;
+    target.delete_all(&format!("/api/v1/nodes?labelSelector={LABEL}%3Dtrue")).await?;
     target.delete(&format!("{CLASSES}/{URGENT}")).await?;
     cordon(target, &real, false).await?;
     if let Side::Peer(..) = side {

@@ -62,7 +62,7 @@ fn object_of(told: &Told, now: Timestamp) -> Value {
         value.set(&["metadata", "namespace"], meta.namespace.as_str());
     }
     value.set(&["metadata", "creationTimestamp"], time::seconds(now));
-    for (key, label) in &meta.labels {
+    for (key, label) in meta.labels.iter() {
         value.set(&["metadata", "labels", key.as_str()], label.as_str());
     }
     if let Some((_, first)) = told.used.iter().min_by_key(|(_, used)| used.at) {

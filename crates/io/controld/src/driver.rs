@@ -74,7 +74,7 @@ impl Driver {
         for (controller, view) in controllers {
             let (sender, changes) = mpsc::unbounded_channel();
             if let Some(all) = controller.watches_all() {
-                everything.push((view.clone(), all.ignored, sender.clone()));
+                everything.push((view.clone(), all, sender.clone()));
             }
             let means = Means {
                 client: (self.clients)(controller.identity()),
@@ -107,9 +107,12 @@ type Noted = (Resource, Change);
 /// Unbounded because a cache must never wait for a controller; it holds what came since the loop's last turn.
 type Notes = mpsc::UnboundedSender<Noted>;
 
-fn follow(view: &dyn View, resource: &Resource, notes: Notes) {
+/// Notes the changes of a resource that somebody minds: to wake a task for nothing costs more than to ask.
+fn follow(view: &dyn View, resource: &Resource, notes: Notes, minds: fn(&Change) -> bool) {
     let sink = move |resource: &Resource, change: &Change| {
-        let _ = notes.send((resource.clone(), change.clone()));
+        if minds(change) {
+            let _ = notes.send((resource.clone(), change.clone()));
+        }
     };
     view.subscribe(resource, Arc::new(sink));
 }
@@ -141,7 +144,7 @@ async fn discover(
     client: Client,
     catalog: Arc<Catalog>,
     view: Arc<dyn View>,
-    everything: Vec<(Arc<dyn View>, &'static [Resource], Notes)>,
+    everything: Vec<(Arc<dyn View>, WatchAll, Notes)>,
 ) {
     let (sender, mut changes) = mpsc::unbounded_channel();
     let mut followed = std::collections::BTreeSet::new();
@@ -153,15 +156,17 @@ async fn discover(
             continue;
         }
         for known in catalog.known().iter().filter(|known| followed.insert(known.resource.clone())) {
-            for (view, _, notes) in everything.iter().filter(|(_, ignored, _)| !ignored.contains(&known.resource)) {
-                follow(view.as_ref(), &known.resource, notes.clone());
+            for (view, all, notes) in everything.iter().filter(|(_, all, _)| !all.ignored.contains(&known.resource)) {
+                let minds: fn(&Change) -> bool =
+                    if all.only_belonging { |change| !change.leaves_belonging() } else { |_| true };
+                follow(view.as_ref(), &known.resource, notes.clone(), minds);
             }
         }
         if std::mem::take(&mut first) {
             for (group, plural) in
                 [("apiextensions.k8s.io", "customresourcedefinitions"), ("apiregistration.k8s.io", "apiservices")]
             {
-                follow(view.as_ref(), &Resource::new(group, plural), sender.clone());
+                follow(view.as_ref(), &Resource::new(group, plural), sender.clone(), |_| true);
             }
         }
         if changes.recv().await.is_none() {
@@ -226,7 +231,7 @@ impl Worker {
         let all: Vec<Resource> = watched.into_iter().chain(self.controller.reads()).collect();
         for (at, resource) in all.iter().enumerate() {
             if !all[..at].contains(resource) {
-                follow(self.means.view.as_ref(), resource, notes.clone());
+                follow(self.means.view.as_ref(), resource, notes.clone(), |_| true);
             }
         }
         while !all.iter().all(|resource| self.means.view.is_synced(resource)) {
@@ -238,14 +243,11 @@ impl Worker {
     fn note(&mut self, (resource, change): &Noted) {
         let mut keys = Vec::new();
         let view: &dyn View = self.means.view.as_ref();
-        let minds =
-            |all: &&WatchAll| !(all.ignored.contains(resource) || all.only_belonging && change.leaves_belonging());
-        let all = self.all.as_ref().filter(minds);
         for object in [&change.old, &change.new].into_iter().flatten() {
             for watch in self.watches.iter().filter(|watch| watch.resource == *resource) {
                 keys.extend((watch.keys)(view, object));
             }
-            if let Some(all) = all {
+            if let Some(all) = self.all.as_ref().filter(|all| !all.ignored.contains(resource)) {
                 keys.extend((all.keys)(view, resource, object));
             }
         }

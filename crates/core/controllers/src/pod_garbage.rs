@@ -97,11 +97,10 @@ fn surplus(view: &dyn View, pod: &Item, now: Timestamp) -> Plan {
     if !is_finished(pod) || pod.meta().is_deleting() {
         return Plan::default();
     }
-    let all = view.list(&PODS, None);
-    if all.len() <= FINISHED_MAX {
+    if view.count(&PODS) <= FINISHED_MAX {
         return Plan::default();
     }
-    let finished: Vec<Item> = Item::all(all).into_iter().filter(is_finished).collect();
+    let finished: Vec<Item> = Item::all(view.list(&PODS, None)).into_iter().filter(is_finished).collect();
     let older = finished.iter().filter(|other| (other.created(), other.name()) < (pod.created(), pod.name())).count();
     if older < finished.len().saturating_sub(FINISHED_MAX) { remove(pod, None, now) } else { Plan::default() }
 }

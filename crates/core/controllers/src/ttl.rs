@@ -32,7 +32,7 @@ impl Controller for Ttl {
 
     fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, _now: Timestamp) -> Plan {
         let Some(node) = Item::get(view, &NODES, key) else { return Plan::default() };
-        let seconds = self.seconds(view.list(&NODES, None).len()).to_string();
+        let seconds = self.seconds(view.count(&NODES)).to_string();
         if node.annotation(ANNOTATION) == Some(&seconds) {
             return Plan::default();
         }

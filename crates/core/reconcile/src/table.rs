@@ -42,6 +42,10 @@ impl ObjectTable {
         self.objects.get(&Key { namespace: namespace.into(), name: name.into() }).cloned()
     }
 
+    pub fn count(&self) -> usize {
+        self.objects.len()
+    }
+
     pub fn list(&self, namespace: Option<&str>) -> Vec<Arc<Object>> {
         let Some(namespace) = namespace else {
             return self.objects.values().cloned().collect();

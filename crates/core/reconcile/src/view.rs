@@ -59,6 +59,11 @@ pub trait View: Send + Sync {
     /// All of a resource, or those of one namespace.
     fn list(&self, resource: &Resource, namespace: Option<&str>) -> Vec<Arc<Object>>;
 
+    /// How many there are of a resource.
+    fn count(&self, resource: &Resource) -> usize {
+        self.list(resource, None).len()
+    }
+
     /// Whether there is any of a resource in a namespace.
     fn holds(&self, resource: &Resource, namespace: &str) -> bool {
         !self.list(resource, Some(namespace)).is_empty()
@@ -110,6 +115,10 @@ impl<S: Surroundings> View for Informed<S> {
 
     fn list(&self, resource: &Resource, namespace: Option<&str>) -> Vec<Arc<Object>> {
         self.view.list(resource, namespace)
+    }
+
+    fn count(&self, resource: &Resource) -> usize {
+        self.view.count(resource)
     }
 
     fn holds(&self, resource: &Resource, namespace: &str) -> bool {

@@ -48,6 +48,10 @@ impl View for LocalView {
         objects
     }
 
+    fn count(&self, resource: &Resource) -> usize {
+        self.resource(resource).map_or(0, |cache| cache.state.read().objects.len())
+    }
+
     fn holds(&self, resource: &Resource, namespace: &str) -> bool {
         self.resource(resource).is_some_and(|cache| cache.state.read().holds(namespace))
     }

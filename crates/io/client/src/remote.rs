@@ -99,6 +99,10 @@ impl View for RemoteView {
         self.known(resource).map(|cache| cache.table.read().list(namespace)).unwrap_or_default()
     }
 
+    fn count(&self, resource: &Resource) -> usize {
+        self.known(resource).map_or(0, |cache| cache.table.read().count())
+    }
+
     fn by_index(&self, resource: &Resource, index: Index, value: &str) -> Vec<Arc<Object>> {
         self.known(resource).map(|cache| cache.table.read().by_index(index, value)).unwrap_or_default()
     }

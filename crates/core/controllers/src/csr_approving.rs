@@ -1,5 +1,7 @@
 //! Approves the certificate requests of kubelets that are entitled to them, by asking the API server what the requestor
-//! may do.
+//! may do. Who is not entitled yet may become so: such requests are looked at again.
+
+use std::time::Duration;
 
 use coracle_meta::Resource;
 use coracle_reconcile::{Answer, Ask, Controller, Key, Outcome, Plan, View, Watch};
@@ -10,6 +12,10 @@ use crate::certificate_request::{Asked, COMPONENT, KUBELET_CLIENT, REQUESTS, has
 use crate::shape::{Item, rfc3339};
 
 const REVIEWS: Resource = Resource::new("authorization.k8s.io", "subjectaccessreviews");
+
+/// Until a request is reviewed again whose requestor was not entitled.
+const NEXT_LOOK_MIN: Duration = Duration::from_secs(1);
+const NEXT_LOOK_MAX: Duration = Duration::from_secs(1000);
 
 pub struct CsrApproving;
 
@@ -37,21 +43,27 @@ impl Controller for CsrApproving {
         if is_issued(&request) || has(&request, "Approved") || has(&request, "Denied") {
             return Plan::default();
         }
-        for (permission, message) in ENTITLEMENTS {
-            if !is_recognised(&request, permission) {
-                continue;
-            }
-            let ask = review(&request, permission);
-            match last.answer(&ask) {
-                None => return Plan { asks: vec![ask], ..Plan::default() },
+        let recognised = ENTITLEMENTS.into_iter().filter(|(permission, _)| is_recognised(&request, permission));
+        // All at once: answers come with the next decision and no later.
+        let asks: Vec<(Ask, &str)> =
+            recognised.map(|(permission, message)| (review(&request, permission), message)).collect();
+        for (ask, message) in &asks {
+            match last.answer(ask) {
                 Some(Answer::Object(Some(review))) if review["status"]["allowed"] == true => {
                     return Plan { writes: vec![approval(&request, message, now)], ..Plan::default() };
                 }
-                Some(_) => {}
+                Some(Answer::Object(_)) => {}
+                _ => return Plan { asks: asks.into_iter().map(|(ask, _)| ask).collect(), ..Plan::default() },
             }
         }
-        Plan::default()
+        if asks.is_empty() { Plan::default() } else { Plan::wake(next_look(&request, now)) }
     }
+}
+
+/// After as long as the request has waited already.
+fn next_look(request: &Item, now: Timestamp) -> Duration {
+    let waited = Duration::try_from(now.duration_since(request.created())).unwrap_or_default();
+    waited.clamp(NEXT_LOOK_MIN, NEXT_LOOK_MAX)
 }
 
 fn is_recognised(request: &Item, permission: &str) -> bool {
@@ -97,26 +109,52 @@ pub mod tests {
                 "usages": usages, "username": "system:node:a", "groups": ["system:nodes"]}})
     }
 
+    fn decide(view: &FakeView, last: &Outcome, seconds: i64) -> Plan {
+        let now = "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + jiff::SignedDuration::from_secs(seconds);
+        CsrApproving.decide(view, &Key::new("", "r"), last, now)
+    }
+
     #[test]
     fn an_entitled_kubelet_is_approved() {
+        let cases: [(&str, &[bool], &str); 4] = [
+            ("system:node:a", &[true, false], ENTITLEMENTS[0].1),
+            ("system:node:a", &[false, true], ENTITLEMENTS[1].1),
+            ("system:bootstrap:abcdef", &[true], ENTITLEMENTS[1].1),
+            ("system:node:a", &[false, false], ""),
+        ];
+        for (user, allowed, message) in cases {
+            let mut request = request(KUBELET_CLIENT, &["client auth", "digital signature"]);
+            request["spec"]["username"] = json!(user);
+            let view = FakeView::new().with(REQUESTS, request);
+            let asks = decide(&view, &Outcome::default(), 0).asks;
+            let permission = |ask: &Ask| match ask {
+                Ask::Review { object, .. } => object["spec"]["resourceAttributes"]["subresource"].clone(),
+                other => panic!("{other:?}"),
+            };
+            let wanted = ["selfnodeclient", "nodeclient"].into_iter().skip(2 - allowed.len());
+            assert_eq!(asks.iter().map(permission).collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
+            let answer = |allowed: &bool| Answer::Object(Some(json!({"status": {"allowed": allowed}})));
+            let last = Outcome { asked: asks, answers: allowed.iter().map(answer).collect(), ..Outcome::default() };
+            let plan = decide(&view, &last, 40);
+            view.apply(&plan);
+            let condition = view.json(&REQUESTS, "", "r")["status"]["conditions"][0].clone();
+            if message.is_empty() {
+                assert_eq!((plan, condition), (Plan::wake(Duration::from_secs(40)), Value::Null));
+                continue;
+            }
+            let told = ["type", "reason", "message"].map(|key| condition[key].as_str().unwrap());
+            assert_eq!(told, ["Approved", "AutoApproved", message], "{user} {allowed:?}");
+            assert_eq!(decide(&view, &Outcome::default(), 40), Plan::default());
+        }
+    }
+
+    #[test]
+    fn a_review_that_fails_is_asked_for_again() {
         let view = FakeView::new().with(REQUESTS, request(KUBELET_CLIENT, &["client auth", "digital signature"]));
-        let key = Key::new("", "r");
-        let plan = CsrApproving.decide(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
-        let Ask::Review { object, .. } = &plan.asks[0] else { panic!("{plan:?}") };
-        assert_eq!(object["spec"]["resourceAttributes"]["subresource"], "selfnodeclient");
-        let answered = |allowed: bool| Outcome {
-            asked: plan.asks.clone(),
-            answers: vec![Answer::Object(Some(json!({"status": {"allowed": allowed}})))],
-            ..Outcome::default()
-        };
-        let next = CsrApproving.decide(&view, &key, &answered(false), Timestamp::UNIX_EPOCH);
-        assert!(matches!(&next.asks[0], Ask::Review { object, .. }
-            if object["spec"]["resourceAttributes"]["subresource"] == "nodeclient"));
-        view.apply(&CsrApproving.decide(&view, &key, &answered(true), Timestamp::UNIX_EPOCH));
-        let approved = view.json(&REQUESTS, "", "r")["status"]["conditions"][0].clone();
-        assert_eq!((&approved["type"], &approved["reason"]), (&json!("Approved"), &json!("AutoApproved")));
-        let after = CsrApproving.decide(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
-        assert_eq!(after, Plan::default());
+        let asks = decide(&view, &Outcome::default(), 0).asks;
+        let failed = Answer::Failed(coracle_meta::Status::internal("no"));
+        let last = Outcome { asked: asks.clone(), answers: vec![failed; asks.len()], ..Outcome::default() };
+        assert_eq!(decide(&view, &last, 0).asks, asks);
     }
 
     #[test]

@@ -41,17 +41,16 @@ impl Controller for CsrSigning {
         let Some(pem) = pem(&request) else { return Plan::default() };
         let Some(asked) = Asked::parse(&pem) else { return Plan::default() };
         if let Err(why) = asked.check(signer, &usages(&request)) {
-            return fail(&request, "SignerValidationFailure", &why, now);
+            return fail(&request, &why, now);
         }
         let ask = Ask::Sign(order(&request, pem));
         match last.answer(&ask) {
-            None => Plan { asks: vec![ask], ..Plan::default() },
             Some(Answer::Signed(certificate)) => {
                 let status = json!({"status": {"certificate": to_base64(certificate.as_bytes())}});
                 Plan { writes: vec![request.patch(&REQUESTS, Some("status"), status)], ..Plan::default() }
             }
-            Some(Answer::Failed(status)) => fail(&request, "SigningError", &status.message, now),
-            Some(_) => Plan::default(),
+            // A signer that fails may do better later: the request stays approved.
+            _ => Plan { asks: vec![ask], ..Plan::default() },
         }
     }
 }
@@ -62,10 +61,10 @@ fn order(request: &Item, pem: String) -> SigningOrder {
     SigningOrder { request: pem, usages: usages(request).into_iter().map(str::to_owned).collect(), seconds }
 }
 
-fn fail(request: &Item, reason: &str, message: &str, now: Timestamp) -> Plan {
+fn fail(request: &Item, message: &str, now: Timestamp) -> Plan {
     let mut conditions: Vec<Value> = request.list("/status/conditions").to_vec();
-    conditions.push(json!({"type": "Failed", "status": "True", "reason": reason, "message": message,
-        "lastUpdateTime": rfc3339(now)}));
+    conditions.push(json!({"type": "Failed", "status": "True", "reason": "SignerValidationFailure",
+        "message": message, "lastUpdateTime": rfc3339(now)}));
     let write = request.patch(&REQUESTS, Some("status"), json!({"status": {"conditions": conditions}}));
     Plan { writes: vec![write], ..Plan::default() }
 }
@@ -93,6 +92,16 @@ mod tests {
         view.apply(&CsrSigning.decide(&view, &key, &last, Timestamp::UNIX_EPOCH));
         assert_eq!(view.json(&REQUESTS, "", "r")["status"]["certificate"], "UEVN");
         assert!(CsrSigning.decide(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH).is_empty());
+    }
+
+    #[test]
+    fn a_signer_that_fails_is_asked_again() {
+        let (view, key) = (approved(CLIENT, &["client auth"]), Key::new("", "r"));
+        let asks = CsrSigning.decide(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH).asks;
+        let failed = Answer::Failed(coracle_meta::Status::internal("no key"));
+        let last = Outcome { answers: vec![failed], asked: asks.clone(), ..Outcome::default() };
+        let plan = CsrSigning.decide(&view, &key, &last, Timestamp::UNIX_EPOCH);
+        assert_eq!((plan.writes.len(), plan.asks), (0, asks));
     }
 
     #[test]

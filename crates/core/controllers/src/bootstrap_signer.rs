@@ -60,10 +60,10 @@ impl Controller for BootstrapSigner {
             if let Some(end) = end.filter(|end| *end > now) {
                 plan.wake_by(Duration::try_from(end.duration_since(now)).unwrap_or_default());
             }
-            let id = entry(secret, "token-id");
-            let alive = end.is_none_or(|end| end > now) && secret.name() == format!("bootstrap-token-{id}");
+            let (id, key) = (entry(secret, "token-id"), entry(secret, "token-secret"));
+            let alive = end.is_none_or(|end| end > now) && is_named_after(secret, &id) && !key.is_empty();
             if alive && entry(secret, "usage-bootstrap-signing") == "true" {
-                wanted.insert(format!("{SIGNATURE}{id}"), signature(content, &id, &entry(secret, "token-secret")));
+                wanted.insert(format!("{SIGNATURE}{id}"), signature(content, &id, &key));
             }
         }
         let mut patch = json!({});
@@ -82,35 +82,54 @@ impl Controller for BootstrapSigner {
     }
 }
 
+/// An id is six letters and digits, and its secret is called by it.
+fn is_named_after(secret: &Item, id: &str) -> bool {
+    let is_id = id.len() == 6 && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    is_id && secret.name().strip_prefix("bootstrap-token-") == Some(id)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::certificate_request::to_base64;
     use coracle_testkit::FakeView;
 
-    #[test]
-    fn signatures_follow_tokens() {
-        let data = [("token-id", "abcdef"), ("token-secret", "0123456789abcdef"), ("usage-bootstrap-signing", "true")];
+    fn token(name: &str, id: &str, secret: &str) -> Value {
+        let data = [("token-id", id), ("token-secret", secret), ("usage-bootstrap-signing", "true")];
         let data: Map<String, Value> =
             data.into_iter().map(|(key, value)| (key.to_owned(), json!(to_base64(value.as_bytes())))).collect();
-        let view = FakeView::new()
-            .with(
-                CONFIG_MAPS,
-                json!({"metadata": {"name": INFO, "namespace": PUBLIC},
+        json!({"metadata": {"name": name, "namespace": NAMESPACE}, "type": "bootstrap.kubernetes.io/token", "data": data})
+    }
+
+    fn view() -> FakeView {
+        FakeView::new().with(
+            CONFIG_MAPS,
+            json!({"metadata": {"name": INFO, "namespace": PUBLIC},
                 "data": {CONTENT: "apiVersion: v1", "jws-kubeconfig-old": "x"}}),
-            )
-            .with(
-                SECRETS,
-                json!({"metadata": {"name": "bootstrap-token-abcdef", "namespace": NAMESPACE},
-                "type": "bootstrap.kubernetes.io/token", "data": data}),
-            );
-        let signed = || {
-            view.settle(&BootstrapSigner, &Key::new(PUBLIC, INFO), Timestamp::UNIX_EPOCH);
-            view.json(&CONFIG_MAPS, PUBLIC, INFO)["data"].clone()
-        };
-        let data = signed();
+        )
+    }
+
+    fn signed(view: &FakeView) -> Value {
+        view.settle(&BootstrapSigner, &Key::new(PUBLIC, INFO), Timestamp::UNIX_EPOCH);
+        view.json(&CONFIG_MAPS, PUBLIC, INFO)["data"].clone()
+    }
+
+    #[test]
+    fn signatures_follow_tokens() {
+        let view = view().with(SECRETS, token("bootstrap-token-abcdef", "abcdef", "0123456789abcdef"));
+        let data = signed(&view);
         assert!(data["jws-kubeconfig-abcdef"].as_str().unwrap().contains("..") && data["jws-kubeconfig-old"].is_null());
         view.remove(&SECRETS, NAMESPACE, "bootstrap-token-abcdef");
-        assert_eq!(signed(), json!({CONTENT: "apiVersion: v1"}));
+        assert_eq!(signed(&view), json!({CONTENT: "apiVersion: v1"}));
+    }
+
+    #[test]
+    fn what_is_no_whole_token_signs_nothing() {
+        let cases =
+            [("bootstrap-token-abcdef", "abcdef", ""), ("other", "abcdef", "s"), ("bootstrap-token-a", "a", "s")];
+        for (name, id, secret) in cases {
+            let view = view().with(SECRETS, token(name, id, secret));
+            assert_eq!(signed(&view), json!({CONTENT: "apiVersion: v1"}), "{name} {id} {secret}");
+        }
     }
 }

@@ -29,12 +29,11 @@ pub fn expires(secret: &Item) -> Option<Timestamp> {
     (!text.is_empty()).then(|| text.parse().unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
-/// A detached JSON web signature of `content`, by a token.
+/// A detached JSON web signature of `content`, keyed by a token's secret.
 pub fn signature(content: &str, token_id: &str, token_secret: &str) -> String {
     let header = url_safe(format!("{{\"alg\":\"HS256\",\"kid\":\"{token_id}\"}}").as_bytes());
     let signed = format!("{header}.{}", url_safe(content.as_bytes()));
-    let key = format!("{token_id}.{token_secret}");
-    format!("{header}..{}", url_safe(&hmac(key.as_bytes(), signed.as_bytes())))
+    format!("{header}..{}", url_safe(&hmac(token_secret.as_bytes(), signed.as_bytes())))
 }
 
 fn url_safe(bytes: &[u8]) -> String {
@@ -56,6 +55,21 @@ fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What kubeadm compares with. Source: Kubernetes `cluster-bootstrap/token/jws`.
+    #[test]
+    fn signatures_are_those_that_kubeadm_makes() {
+        let content = "Hello from the other side. I must have called a thousand times.";
+        let cases = [
+            (content, "my voice is my passcode", "VShe2taLd-YTrmWuRkcL_8QTNDHYxQIEBsAYYiIj1_8"),
+            ("", "my voice is my passcode", "7Ui1ALizW4jXphVUB7xUqC9vLYLL9RZeOFfVLoB7Tgk"),
+            (content, "", "UfkqvDGiIFxrMnFseDj9LYJOLNrvjW8aHhF71mvvAs8"),
+        ];
+        for (content, secret, code) in cases {
+            let wanted = format!("eyJhbGciOiJIUzI1NiIsImtpZCI6Impvc2h1YSJ9..{code}");
+            assert_eq!(signature(content, "joshua", secret), wanted, "{content:?} {secret:?}");
+        }
+    }
 
     #[test]
     fn the_code_is_that_of_rfc_4231() {

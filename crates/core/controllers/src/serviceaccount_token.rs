@@ -1,11 +1,11 @@
 //! Secrets of type `kubernetes.io/service-account-token`: each is filled with a token of the account that its
-//! annotation names, and goes when the account is gone.
+//! annotation names, and goes when the account is gone. Accounts that list such a secret forget it when it is gone.
 
 use std::time::Duration;
 
 use coracle_meta::Object;
 use coracle_reconcile::controller::COMPONENT_IDENTITY;
-use coracle_reconcile::{Answer, Ask, Controller, Key, Outcome, Plan, View, Watch};
+use coracle_reconcile::{Answer, Ask, Controller, Key, Outcome, Plan, View, Watch, Write};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -40,15 +40,14 @@ impl Controller for ServiceAccountToken {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![
-            Watch { resource: SECRETS, keys: |view, secret| own_key(view, secret).into_iter().collect() },
-            Watch { resource: SERVICE_ACCOUNTS, keys: secrets_of },
-        ]
+        vec![Watch { resource: SECRETS, keys: own_key }, Watch { resource: SERVICE_ACCOUNTS, keys: secrets_of }]
     }
 
     fn reconcile(&self, view: &dyn View, key: &Key, last: &Outcome, _now: Timestamp) -> Plan {
-        let Some(secret) = Item::get(view, &SECRETS, key).filter(is_token) else { return Plan::default() };
-        if secret.meta().is_deleting() {
+        let Some(secret) = Item::get(view, &SECRETS, key) else {
+            return Plan { writes: forget(view, key), ..Plan::default() };
+        };
+        if !is_token(&secret) || secret.meta().is_deleting() {
             return Plan::default();
         }
         let name = account_name(&secret).to_owned();
@@ -79,8 +78,23 @@ fn account_name(secret: &Item) -> &str {
     secret.annotation(ACCOUNT_NAME).unwrap_or_default()
 }
 
-fn own_key(view: &dyn View, secret: &Object) -> Option<Key> {
-    Item::get(view, &SECRETS, &Key::of(secret)).filter(is_token).map(|secret| Key::of(&secret.object))
+/// A token's, also when it is gone.
+fn own_key(_: &dyn View, secret: &Object) -> Vec<Key> {
+    let tree = secret.decode::<Value>().unwrap_or_default();
+    let names_account = tree["metadata"]["annotations"][ACCOUNT_NAME].as_str().is_some_and(|name| !name.is_empty());
+    if tree["type"] == TYPE && names_account { vec![Key::of(secret)] } else { Vec::new() }
+}
+
+/// Takes a secret that is gone off the accounts that list it.
+fn forget(view: &dyn View, secret: &Key) -> Vec<Write> {
+    let accounts = Item::all(view.list(&SERVICE_ACCOUNTS, Some(&secret.namespace)));
+    let without = |account: &Item| {
+        let listed = account.list("/secrets");
+        let kept: Vec<&Value> = listed.iter().filter(|listed| listed["name"] != *secret.name).collect();
+        let patch = json!({"secrets": if kept.is_empty() { Value::Null } else { json!(kept) }});
+        (kept.len() < listed.len()).then(|| account.patch_this_version(&SERVICE_ACCOUNTS, patch))
+    };
+    accounts.iter().filter_map(without).collect()
 }
 
 fn secrets_of(view: &dyn View, account: &Object) -> Vec<Key> {
@@ -151,6 +165,26 @@ mod tests {
         let filled = view.json(&SECRETS, "n", "t");
         assert_eq!(filled["data"], json!({"ca.crt": "UEVN", "namespace": "bg==", "token": "and0"}));
         assert_eq!(filled["metadata"]["annotations"][ACCOUNT_UID], "robot-uid");
+    }
+
+    #[test]
+    fn an_account_forgets_a_secret_that_is_gone() {
+        let account = |secrets: Value| json!({"metadata": {"name": "robot", "namespace": "n"}, "secrets": secrets});
+        let cases = [
+            (json!([{"name": "t"}, {"name": "other"}]), json!([{"name": "other"}])),
+            (json!([{"name": "t"}]), Value::Null),
+            (json!([{"name": "other"}]), json!([{"name": "other"}])),
+        ];
+        for (listed, kept) in cases {
+            let view = FakeView::new().with(SERVICE_ACCOUNTS, account(listed));
+            let controller = ServiceAccountToken { root_ca: "PEM".into() };
+            view.settle(&controller, &Key::new("n", "t"), Timestamp::UNIX_EPOCH);
+            assert_eq!(view.json(&SERVICE_ACCOUNTS, "n", "robot")["secrets"], kept);
+        }
+        let gone = |secret: Value| Object::new(secret.to_string().into(), 1).unwrap();
+        assert_eq!(own_key(&FakeView::new(), &gone(secret())), [Key::new("n", "t")]);
+        let plain = json!({"metadata": {"name": "t", "namespace": "n"}, "type": "Opaque"});
+        assert_eq!(own_key(&FakeView::new(), &gone(plain)), []);
     }
 
     #[test]

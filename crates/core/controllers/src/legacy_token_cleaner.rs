@@ -7,6 +7,7 @@ use std::time::Duration;
 use coracle_meta::Resource;
 use coracle_reconcile::{Answer, Ask, Controller, Key, Outcome, Plan, View, Watch, Write};
 use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -55,8 +56,9 @@ impl Controller for LegacyTokenCleaner {
             Some(Answer::Object(Some(map))) => map["data"]["since"].as_str().and_then(day),
             Some(_) => None,
         };
-        let tracked = since.and_then(|since| since.checked_add(SignedDuration::from_hours(24)).ok());
-        if tracked.is_none_or(|tracked| now < later(tracked, UNUSED)) {
+        // From the end of that day on.
+        let tracked = since.and_then(|since| since.tomorrow().ok()?.to_zoned(TimeZone::UTC).ok());
+        if tracked.is_none_or(|tracked| now < later(tracked.timestamp(), UNUSED)) {
             return Plan::wake(PERIOD);
         }
         let secrets = Item::all(view.list(&SECRETS, None));
@@ -65,24 +67,25 @@ impl Controller for LegacyTokenCleaner {
     }
 }
 
-fn day(text: &str) -> Option<Timestamp> {
-    let date: Date = text.parse().ok()?;
-    Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+fn day(text: &str) -> Option<Date> {
+    Date::strptime("%Y-%m-%d", text).ok()
 }
 
+/// Labels hold days, and a day counts to its end.
 fn judge(view: &dyn View, secret: &Item, now: Timestamp) -> Option<Write> {
     let bound = now - UNUSED;
+    let bound_day = bound.to_zoned(TimeZone::UTC).date();
     let old = secret.text("/type") == TYPE && !secret.meta().is_deleting() && secret.created() < bound;
     let used = match secret.meta().label(LAST_USED) {
         None => false,
-        Some(text) => day(text).is_none_or(|used| used >= bound),
+        Some(text) => day(text).is_none_or(|used| used >= bound_day),
     };
     if !old || used || !is_made_for_account(view, secret) || is_mounted(view, secret) {
         return None;
     }
     let today = now.strftime("%Y-%m-%d").to_string();
     match secret.meta().label(INVALID_SINCE).map(day) {
-        Some(Some(since)) if since >= bound => None,
+        Some(Some(since)) if since >= bound_day => None,
         Some(Some(_)) => {
             let mut write = secret.delete(&SECRETS);
             if let Write::Delete { resource_version, .. } = &mut write {
@@ -109,7 +112,7 @@ fn is_mounted(view: &dyn View, secret: &Item) -> bool {
     pods.iter().any(|pod| names(&pod.tree()["spec"], secret.name()))
 }
 
-/// Whether anything in a pod's spec names the secret.
+/// Whether anything in a pod's spec names the secret. Containers and volumes may be called like it.
 fn names(spec: &Value, secret: &str) -> bool {
     match spec {
         Value::Object(members) => members.iter().any(|(key, value)| match key.as_str() {
@@ -117,9 +120,10 @@ fn names(spec: &Value, secret: &str) -> bool {
             "secret" | "secretRef" | "secretKeyRef" | "nodePublishSecretRef" => {
                 value["name"] == secret || names(value, secret)
             }
+            "imagePullSecrets" => value.as_array().into_iter().flatten().any(|named| named["name"] == secret),
             _ => names(value, secret),
         }),
-        Value::Array(items) => items.iter().any(|item| item["name"] == secret || names(item, secret)),
+        Value::Array(items) => items.iter().any(|item| names(item, secret)),
         _ => false,
     }
 }
@@ -137,17 +141,43 @@ mod tests {
         view.apply(&LegacyTokenCleaner.decide(view, &key, &last, now));
     }
 
+    fn view(labels: Value, spec: Value) -> FakeView {
+        let secret = json!({"metadata": {"name": "t", "namespace": "n", "creationTimestamp": "2020-01-01T00:00:00Z",
+            "labels": labels, "annotations": {"kubernetes.io/service-account.name": "robot"}}, "type": TYPE});
+        let account = json!({"metadata": {"name": "robot", "namespace": "n"}, "secrets": [{"name": "t"}]});
+        let pod = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec});
+        FakeView::new().with(SECRETS, secret).with(SERVICE_ACCOUNTS, account).with(PODS, pod)
+    }
+
     #[test]
     fn an_unused_token_is_told_invalid_and_goes_a_year_later() {
-        let secret = json!({"metadata": {"name": "t", "namespace": "n", "creationTimestamp": "2020-01-01T00:00:00Z",
-            "annotations": {"kubernetes.io/service-account.name": "robot"}}, "type": TYPE});
-        let account = json!({"metadata": {"name": "robot", "namespace": "n"}, "secrets": [{"name": "t"}]});
-        let view = FakeView::new().with(SECRETS, secret).with(SERVICE_ACCOUNTS, account);
+        let view = view(json!({}), json!({}));
         run(&view, "2025-06-01", "2026-01-01T00:00:00Z");
-        assert!(view.json(&SECRETS, "n", "t")["metadata"]["labels"].is_null());
+        assert_eq!(view.json(&SECRETS, "n", "t")["metadata"]["labels"], json!({}));
         run(&view, "2024-01-01", "2026-01-01T00:00:00Z");
         assert_eq!(view.json(&SECRETS, "n", "t")["metadata"]["labels"][INVALID_SINCE], "2026-01-01");
+        run(&view, "2024-01-01", "2027-01-01T23:00:00Z");
+        assert_eq!(view.names(&SECRETS), ["t"], "a year is full at the end of its last day");
         run(&view, "2024-01-01", "2027-01-02T00:00:00Z");
         assert!(view.names(&SECRETS).is_empty());
+    }
+
+    #[test]
+    fn a_token_in_use_stays_valid() {
+        let cases = [
+            (json!({LAST_USED: "2025-01-01"}), json!({}), true),
+            (json!({LAST_USED: "2024-12-31"}), json!({}), false),
+            (json!({LAST_USED: "once"}), json!({}), true),
+            (json!({}), json!({"imagePullSecrets": [{"name": "t"}]}), true),
+            (json!({}), json!({"volumes": [{"name": "v", "secret": {"secretName": "t"}}]}), true),
+            (json!({}), json!({"containers": [{"name": "c", "envFrom": [{"secretRef": {"name": "t"}}]}]}), true),
+            (json!({}), json!({"containers": [{"name": "t"}], "volumes": [{"name": "t", "emptyDir": {}}]}), false),
+        ];
+        for (labels, spec, stays) in cases {
+            let view = view(labels.clone(), spec.clone());
+            run(&view, "2023-01-01", "2026-01-01T12:00:00Z");
+            let told = &view.json(&SECRETS, "n", "t")["metadata"]["labels"][INVALID_SINCE];
+            assert_eq!(told.is_null(), stays, "{labels} {spec}");
+        }
     }
 }

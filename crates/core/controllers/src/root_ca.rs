@@ -57,7 +57,7 @@ impl Controller for RootCaPublisher {
                 data["ca.crt"] = json!(self.certificate);
                 Some(map.patch(&CONFIG_MAPS, None, json!({"data": data})))
             }
-            Some(map) if map.annotation(DESCRIPTION) != Some(ABOUT) => {
+            Some(map) if map.annotation(DESCRIPTION).is_none_or(str::is_empty) => {
                 Some(map.patch(&CONFIG_MAPS, None, json!({"metadata": {"annotations": {DESCRIPTION: ABOUT}}})))
             }
             Some(_) => None,
@@ -84,8 +84,15 @@ mod tests {
         view.settle(&publisher, &Key::new("", "n"), Timestamp::UNIX_EPOCH);
         let mut map = view.json(&CONFIG_MAPS, "n", NAME);
         map["data"] = json!({"ca.crt": "other", "more": "x"});
+        map["metadata"]["annotations"][DESCRIPTION] = json!("told in other words");
         view.put(&CONFIG_MAPS, map);
         view.settle(&publisher, &Key::new("", "n"), Timestamp::UNIX_EPOCH);
-        assert_eq!(view.json(&CONFIG_MAPS, "n", NAME)["data"], json!({"ca.crt": "PEM"}));
+        let mut map = view.json(&CONFIG_MAPS, "n", NAME);
+        assert_eq!(map["data"], json!({"ca.crt": "PEM"}));
+        assert_eq!(map["metadata"]["annotations"][DESCRIPTION], "told in other words");
+        map["metadata"]["annotations"] = json!({});
+        view.put(&CONFIG_MAPS, map);
+        view.settle(&publisher, &Key::new("", "n"), Timestamp::UNIX_EPOCH);
+        assert_eq!(view.json(&CONFIG_MAPS, "n", NAME)["metadata"]["annotations"][DESCRIPTION], ABOUT);
     }
 }

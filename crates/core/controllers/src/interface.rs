@@ -26,7 +26,6 @@ const NOT_PRODUCED: &[(&str, &str)] = &[
     ("deployment-controller event DeploymentRollbackTemplateUnchanged", "of a version that is gone"),
     // Volumes are provisioned, deleted and recycled by CSI drivers, not in this process.
     ("persistentvolume-binder-controller event ProvisioningCleanupFailed", "done by CSI drivers"),
-    ("persistentvolume-binder-controller event ProvisioningFailed", "done by CSI drivers"),
     ("persistentvolume-binder-controller event ProvisioningSucceeded", "done by CSI drivers"),
     ("persistentvolume-binder-controller event RecyclerPod", "recycling is refused"),
     ("persistentvolume-binder-controller event VolumeDelete", "done by CSI drivers"),

@@ -1,16 +1,27 @@
 //! What becomes of a claim: bound, waiting, handed to a provisioner, or lost.
 
-use coracle_reconcile::{EventKind, Key, Plan, View};
+use coracle_reconcile::{EventKind, Key, Plan, PodFacts, View};
 use serde_json::json;
 
 use super::{
-    BOUND_BY_CONTROLLER, IS_DEFAULT, PROVISIONERS, SELECTED_NODE, STORAGE_CLASSES, VOLUMES, bind, class_of,
-    is_set_aside, is_unbound, matching, phase_of_claim, tell,
+    BOUND_BY_CONTROLLER, BUILT_IN, IS_DEFAULT, OLD_CLASS, PROVISIONERS, SELECTED_NODE, STORAGE_CLASSES, VOLUMES, bind,
+    class_of, is_set_aside, is_unbound, matching, phase_of_claim, tell,
 };
-use crate::pods::PODS;
+use crate::pods::{PODS, is_active};
 use crate::pvc_protection::claim_names;
 use crate::shape::Item;
 use crate::statefulset::CLAIMS;
+
+/// Drivers that took over from volume plugins of old times, whose names classes may still hold.
+const SUCCESSORS: [(&str, &str); 7] = [
+    ("kubernetes.io/aws-ebs", "ebs.csi.aws.com"),
+    ("kubernetes.io/azure-disk", "disk.csi.azure.com"),
+    ("kubernetes.io/azure-file", "file.csi.azure.com"),
+    ("kubernetes.io/cinder", "cinder.csi.openstack.org"),
+    ("kubernetes.io/gce-pd", "pd.csi.storage.gke.io"),
+    ("kubernetes.io/portworx-volume", "pxd.portworx.com"),
+    ("kubernetes.io/vsphere-volume", "csi.vsphere.vmware.com"),
+];
 
 pub fn decide(view: &dyn View, claim: &Item, plan: &mut Plan) {
     let wanted = claim.text("/spec/volumeName");
@@ -64,15 +75,15 @@ fn take(volume: &Item, claim: &Item, plan: &mut Plan) {
 }
 
 fn find_one(view: &dyn View, claim: &Item, plan: &mut Plan) {
-    let delayed = is_delayed(view, claim);
-    if let Some(volume) = matching::find(view, claim, delayed) {
+    let waits = waits_for_consumer(view, claim);
+    if let Some(volume) = matching::find(view, claim, waits) {
         return bind(&volume, claim, plan);
     }
     if let Some(class) = default_class(view).filter(|_| has_no_class(claim)) {
         return plan.writes.push(claim.patch(&CLAIMS, None, json!({"spec": {"storageClassName": class}})));
     }
-    if delayed && claim.annotation(SELECTED_NODE).is_none() {
-        tell(plan, claim, EventKind::Normal, waits_for_pod(view, claim));
+    if waits && claim.annotation(SELECTED_NODE).is_none() {
+        tell(plan, claim, EventKind::Normal, waiting_pods(view, claim));
     } else if !class_of(claim).is_empty() {
         return hand_over(view, claim, plan);
     } else {
@@ -82,8 +93,9 @@ fn find_one(view: &dyn View, claim: &Item, plan: &mut Plan) {
     plan.writes.extend(phase_of_claim(claim, "Pending", None));
 }
 
+/// An empty class is one that was asked for.
 fn has_no_class(claim: &Item) -> bool {
-    claim.at("/spec/storageClassName").is_null() && class_of(claim).is_empty()
+    claim.at("/spec/storageClassName").is_null() && claim.annotation(OLD_CLASS).is_none()
 }
 
 /// The newest of the default classes.
@@ -99,20 +111,25 @@ fn class(view: &dyn View, claim: &Item) -> Option<Item> {
     Item::get(view, &STORAGE_CLASSES, &Key::new("", class_of(claim))).filter(|_| !class_of(claim).is_empty())
 }
 
-/// Bound only when a pod that uses it has a node.
-fn is_delayed(view: &dyn View, claim: &Item) -> bool {
+/// Whether the claim's class leaves it to the scheduler to choose a volume, or a node for a new one.
+fn waits_for_consumer(view: &dyn View, claim: &Item) -> bool {
     class(view, claim).is_some_and(|class| class.text("/volumeBindingMode") == "WaitForFirstConsumer")
-        && claim.annotation(SELECTED_NODE).is_none()
 }
 
-fn waits_for_pod(view: &dyn View, claim: &Item) -> (&'static str, String) {
+fn waiting_pods(view: &dyn View, claim: &Item) -> (&'static str, String) {
     let pods = Item::all(view.list(&PODS, Some(claim.namespace())));
-    let uses = |pod: &&Item| {
-        pod.text("/spec/nodeName").is_empty() && claim_names(pod.tree()).iter().any(|name| name == claim.name())
+    let waits = |pod: &&Item| {
+        let facts = PodFacts::of(&pod.object);
+        facts.has_claims
+            && facts.node.is_empty()
+            && is_active(pod)
+            && claim_names(pod.tree()).iter().any(|name| name == claim.name())
     };
-    match pods.iter().find(uses) {
-        Some(pod) => ("WaitForPodScheduled", format!("waiting for pod {} to be scheduled", pod.name())),
-        None => ("WaitForFirstConsumer", "waiting for first consumer to be created before binding".into()),
+    let names: Vec<&str> = pods.iter().filter(waits).map(Item::name).collect();
+    match names.as_slice() {
+        [] => ("WaitForFirstConsumer", "waiting for first consumer to be created before binding".into()),
+        [name] => ("WaitForPodScheduled", format!("waiting for pod {name} to be scheduled")),
+        names => ("WaitForPodScheduled", format!("waiting for pods {} to be scheduled", names.join(","))),
     }
 }
 
@@ -123,10 +140,11 @@ fn hand_over(view: &dyn View, claim: &Item, plan: &mut Plan) {
         return tell(plan, claim, EventKind::Warning, ("ProvisioningFailed", message));
     };
     let provisioner = class.text("/provisioner");
-    // Volumes of this class are made by people alone.
-    if provisioner == "kubernetes.io/no-provisioner" {
-        let why = "no volume plugin matched";
-        let message = format!("storageclass \"{}\": {why} name: {provisioner}", class.name());
+    let successor = SUCCESSORS.iter().find(|(name, _)| *name == provisioner);
+    let provisioner = successor.map_or(provisioner, |(_, driver)| *driver);
+    // No driver beside the cluster goes by such a name; `no-provisioner` stands for people alone.
+    if provisioner.starts_with(BUILT_IN) {
+        let message = format!("no volume plugin matched name: {provisioner}");
         return tell(plan, claim, EventKind::Warning, ("ProvisioningFailed", message));
     }
     if PROVISIONERS.iter().any(|key| claim.annotation(key) != Some(provisioner)) {

@@ -1,4 +1,7 @@
-//! Which volume a claim gets: one set aside for it, or the smallest free one that fits.
+//! Which volume a claim gets. Those with the fewest access modes come first; among them one set aside for it, else the
+//! smallest free one that fits.
+
+use std::collections::BTreeSet;
 
 use coracle_meta::quantity::Quantity;
 use coracle_reconcile::View;
@@ -8,26 +11,26 @@ use super::{VOLUMES, class_of, is_set_aside};
 use crate::selector::Selector;
 use crate::shape::Item;
 
-pub fn find(view: &dyn View, claim: &Item, delayed: bool) -> Option<Item> {
+/// A claim whose class waits for a pod gets only what is set aside: its scheduler chooses among the others.
+pub fn find(view: &dyn View, claim: &Item, waits_for_pod: bool) -> Option<Item> {
     let volumes = Item::all(view.list(&VOLUMES, None));
-    let mut fitting: Vec<Item> = volumes.into_iter().filter(|volume| fits(volume, claim)).collect();
-    if let Some(at) = fitting.iter().position(|volume| is_set_aside(volume, claim)) {
-        return Some(fitting.swap_remove(at));
-    }
-    if delayed {
-        return None;
-    }
     let selector = claim.at("/spec/selector");
     let selector = (!selector.is_null()).then(|| Selector::parse(selector));
-    fitting.retain(|volume| {
-        volume.text("/status/phase") == "Available"
+    let is_offered = |volume: &Item| {
+        !waits_for_pod
+            && volume.text("/status/phase") == "Available"
             && volume.at("/spec/claimRef").is_null()
             && selector.as_ref().is_none_or(|selector| selector.matches(volume.meta()))
             && class_of(volume) == class_of(claim)
-            && has_modes(volume, claim)
+    };
+    let fitting = volumes.into_iter().filter(|volume| {
+        fits(volume, claim) && has_modes(volume, claim) && (is_set_aside(volume, claim) || is_offered(volume))
     });
-    fitting.sort_by_key(|volume| (capacity(volume).nanos(), surplus_modes(volume, claim)));
-    fitting.into_iter().next()
+    let order = |volume: &Item| {
+        let size = (!is_set_aside(volume, claim)).then(|| capacity(volume).nanos());
+        (modes(volume).len(), size)
+    };
+    fitting.min_by_key(order)
 }
 
 /// What even a volume set aside must have.
@@ -77,8 +80,9 @@ fn has_modes(volume: &Item, claim: &Item) -> bool {
     claim.list("/spec/accessModes").iter().all(|mode| offered.contains(mode))
 }
 
-fn surplus_modes(volume: &Item, claim: &Item) -> usize {
-    volume.list("/spec/accessModes").len().saturating_sub(claim.list("/spec/accessModes").len())
+/// Each mode once.
+fn modes(volume: &Item) -> BTreeSet<&str> {
+    volume.list("/spec/accessModes").iter().filter_map(Value::as_str).collect()
 }
 
 fn capacity(volume: &Item) -> Quantity {

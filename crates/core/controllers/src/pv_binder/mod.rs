@@ -10,6 +10,7 @@ mod volumes;
 
 pub use matching::{is_larger, quantity};
 
+use coracle_meta::quantity::Quantity;
 use coracle_meta::{Object, Resource};
 use coracle_reconcile::{Controller, EventKind, Key, Outcome, Plan, View, Watch, Write};
 use jiff::Timestamp;
@@ -28,6 +29,9 @@ const PROVISIONERS: [&str; 2] =
     ["volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner"];
 const IS_DEFAULT: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
+/// How volume plugins are called that are no drivers beside the cluster.
+const BUILT_IN: &str = "kubernetes.io/";
 const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 pub struct PvBinder;
@@ -86,20 +90,22 @@ fn claim_keys(view: &dyn View, claim: &Object) -> Vec<Key> {
     keys
 }
 
-/// The volume, the claim it refers to, and all claims that wait for a volume when this one is free.
+/// The volume and the claim it refers to; when it is free, all claims that wait for one; when it is free or gone, the
+/// claims that name it.
 fn volume_keys(view: &dyn View, volume: &Object) -> Vec<Key> {
     let mut keys = vec![Key::of(volume)];
     let Ok(tree) = volume.decode::<Value>() else { return keys };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    match &tree["spec"]["claimRef"] {
-        Value::Null => keys.extend(waiting(view)),
-        claim => keys.push(Key::new(text(&claim["namespace"]), text(&claim["name"]))),
+    let holder = &tree["spec"]["claimRef"];
+    if !holder.is_null() {
+        keys.push(Key::new(text(&holder["namespace"]), text(&holder["name"])));
     }
-    let gone = view.get(&VOLUMES, "", &volume.meta.name).is_none();
-    if gone {
+    if holder.is_null() || view.get(&VOLUMES, "", &volume.meta.name).is_none() {
         let claims = Item::all(view.list(&CLAIMS, None));
-        let names = |claim: &&Item| claim.text("/spec/volumeName") == volume.meta.name;
-        keys.extend(claims.iter().filter(names).map(|claim| Key::of(&claim.object)));
+        let concerned = claims.iter().filter(|claim| {
+            claim.text("/spec/volumeName") == volume.meta.name || (holder.is_null() && is_unbound(claim))
+        });
+        keys.extend(concerned.map(|claim| Key::of(&claim.object)));
     }
     keys
 }
@@ -181,12 +187,17 @@ fn phase_of_claim(claim: &Item, phase: &str, volume: Option<&Item>) -> Option<Wr
     status["accessModes"] = volume.at("/spec/accessModes").clone();
     if was != phase {
         let before = volume.annotation("volume.alpha.kubernetes.io/pre-resize-capacity");
-        status["capacity"] = match before {
+        status["capacity"] = match before.filter(|before| before.parse::<Quantity>().is_ok()) {
             Some(before) => json!({"storage": before}),
             None => volume.at("/spec/capacity").clone(),
         };
+    }
+    // Once bound it is for the driver that changes attributes to tell.
+    if was == "Pending" && phase == "Bound" {
         let class = volume.at("/spec/volumeAttributesClassName");
-        if !class.is_null() {
+        if class.is_null() {
+            remove(&mut status, "currentVolumeAttributesClassName");
+        } else {
             status["currentVolumeAttributesClassName"] = class.clone();
         }
     }

@@ -113,7 +113,121 @@ fn a_claim_that_waits_for_a_consumer_is_bound_by_nobody_else() {
     assert_eq!((plan.writes.len(), plan.events[0].reason), (0, "WaitForFirstConsumer"));
     let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]);
     view.put(&crate::pods::PODS, json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"volumes": volumes}}));
-    assert_eq!(decide(&view, &Key::new("n", "c")).events[0].reason, "WaitForPodScheduled");
+    let told = |view: &FakeView| decide(view, &Key::new("n", "c")).events[0].message.clone();
+    assert_eq!(told(&view), "waiting for pod p to be scheduled");
+    for (name, status) in [("q", json!({})), ("done", json!({"phase": "Failed"}))] {
+        let pod = json!({"metadata": {"name": name, "namespace": "n"}, "spec": {"volumes": volumes}, "status": status});
+        view.put(&crate::pods::PODS, pod);
+    }
+    assert_eq!(told(&view), "waiting for pods p,q to be scheduled");
+}
+
+/// Of modes and size, for the claim where `aside`.
+fn offered(name: &str, modes: &[&str], size: &str, aside: bool) -> Value {
+    let mut volume = volume(name, size);
+    volume["spec"]["accessModes"] = json!(modes);
+    if aside {
+        volume["spec"]["claimRef"] = json!({"namespace": "n", "name": "c"});
+    }
+    volume
+}
+
+#[test]
+fn few_modes_count_more_than_a_fitting_size_and_both_less_than_what_was_asked() {
+    const ONCE: &str = "ReadWriteOnce";
+    const MANY: &str = "ReadOnlyMany";
+    let cases = [
+        (vec![offered("a", &[ONCE, MANY], "1Gi", false), offered("b", &[ONCE], "5Gi", false)], "b"),
+        (vec![offered("a", &[ONCE], "5Gi", false), offered("b", &[ONCE], "2Gi", false)], "b"),
+        (vec![offered("a", &[ONCE], "1Gi", false), offered("b", &[ONCE], "2Gi", true)], "b"),
+        (vec![offered("a", &[ONCE, MANY], "1Gi", true), offered("b", &[ONCE], "2Gi", false)], "b"),
+        (vec![offered("a", &[MANY], "1Gi", true)], ""),
+    ];
+    for (volumes, chosen) in cases {
+        let view = volumes.into_iter().fold(FakeView::new(), |view, volume| view.with(VOLUMES, volume));
+        let view = view.with(CLAIMS, claim("1Gi"));
+        decide(&view, &Key::new("n", "c"));
+        assert_eq!(view.json(&CLAIMS, "n", "c")["spec"]["volumeName"].as_str().unwrap_or_default(), chosen);
+    }
+}
+
+#[test]
+fn a_claim_whose_node_is_chosen_gets_no_volume_of_another() {
+    let class =
+        json!({"metadata": {"name": "late"}, "provisioner": "x.example", "volumeBindingMode": "WaitForFirstConsumer"});
+    let (mut volume, mut claim) = (volume("v", "1Gi"), claim("1Gi"));
+    for item in [&mut volume, &mut claim] {
+        item["spec"]["storageClassName"] = json!("late");
+    }
+    claim["metadata"]["annotations"] = json!({SELECTED_NODE: "a"});
+    let view = FakeView::new().with(STORAGE_CLASSES, class).with(VOLUMES, volume).with(CLAIMS, claim);
+    assert_eq!(decide(&view, &Key::new("n", "c")).events[0].reason, "ExternalProvisioning");
+    assert!(view.json(&CLAIMS, "n", "c")["spec"]["volumeName"].is_null());
+}
+
+#[test]
+fn classes_of_old_plugins_are_handed_to_their_successors() {
+    let cases = [
+        ("x.example", "ExternalProvisioning", Some("x.example")),
+        ("kubernetes.io/aws-ebs", "ExternalProvisioning", Some("ebs.csi.aws.com")),
+        ("kubernetes.io/no-provisioner", "ProvisioningFailed", None),
+    ];
+    for (provisioner, reason, driver) in cases {
+        let mut claim = claim("1Gi");
+        claim["spec"]["storageClassName"] = json!("s");
+        let class = json!({"metadata": {"name": "s"}, "provisioner": provisioner});
+        let view = FakeView::new().with(STORAGE_CLASSES, class).with(CLAIMS, claim);
+        assert_eq!(decide(&view, &Key::new("n", "c")).events[0].reason, reason);
+        let handed = view.json(&CLAIMS, "n", "c")["metadata"]["annotations"][PROVISIONERS[0]].clone();
+        assert_eq!(handed.as_str(), driver, "{provisioner}");
+    }
+}
+
+#[test]
+fn an_empty_class_of_old_times_is_no_wish_for_the_default() {
+    let class =
+        json!({"metadata": {"name": "fast", "annotations": {IS_DEFAULT[0]: "true"}}, "provisioner": "x.example"});
+    let mut none = claim("1Gi");
+    none["metadata"]["annotations"] = json!({OLD_CLASS: ""});
+    let view = FakeView::new().with(STORAGE_CLASSES, class).with(CLAIMS, none);
+    assert_eq!(decide(&view, &Key::new("n", "c")).events[0].reason, "FailedBinding");
+    assert!(view.json(&CLAIMS, "n", "c")["spec"]["storageClassName"].is_null());
+}
+
+#[test]
+fn volumes_of_drivers_are_left_to_them() {
+    let made_by = |driver: &str| json!({PROVISIONED_BY: driver});
+    let cases = [
+        (made_by("x.example"), Value::Null, "Released"),
+        (json!({}), json!({"driver": "x.example"}), "Released"),
+        (json!({MIGRATED_TO: "ebs.csi.aws.com", PROVISIONED_BY: "kubernetes.io/aws-ebs"}), Value::Null, "Released"),
+        (made_by("kubernetes.io/host-path"), Value::Null, "Failed"),
+        (json!({}), Value::Null, "Failed"),
+    ];
+    for (annotations, csi, phase) in cases {
+        let mut gone = volume("v", "1Gi");
+        gone["metadata"]["annotations"] = annotations.clone();
+        gone["spec"]["persistentVolumeReclaimPolicy"] = json!("Delete");
+        gone["spec"]["claimRef"] = json!({"namespace": "n", "name": "c", "uid": "u"});
+        gone["spec"]["csi"] = csi;
+        gone["status"]["phase"] = json!("Bound");
+        let view = FakeView::new().with(VOLUMES, gone);
+        decide(&view, &Key::new("", "v"));
+        assert_eq!(view.json(&VOLUMES, "", "v")["status"]["phase"], phase, "{annotations}");
+    }
+}
+
+#[test]
+fn a_volume_that_comes_back_wakes_the_claim_that_lost_it() {
+    let mut lost = claim("1Gi");
+    lost["metadata"]["annotations"] = json!({BIND_COMPLETED: "yes"});
+    lost["spec"]["volumeName"] = json!("v");
+    lost["status"]["phase"] = json!("Lost");
+    let view = FakeView::new().with(VOLUMES, volume("v", "1Gi")).with(CLAIMS, lost);
+    let found = view.get(&VOLUMES, "", "v").unwrap();
+    assert!(volume_keys(&view, &found).contains(&Key::new("n", "c")));
+    decide(&view, &Key::new("n", "c"));
+    assert_eq!(phases(&view, "v"), (json!("Bound"), json!("Bound")));
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use coracle_reconcile::{Answer, Ask, EventKind, Key, Outcome, Plan, View};
 use serde_json::{Value, json};
 
-use super::{BOUND_BY_CONTROLLER, PROVISIONED_BY, VOLUMES, matching::same_mode, phase_of_volume, tell};
+use super::{
+    BOUND_BY_CONTROLLER, BUILT_IN, MIGRATED_TO, PROVISIONED_BY, VOLUMES, matching::same_mode, phase_of_volume, tell,
+};
 use crate::shape::Item;
 use crate::statefulset::CLAIMS;
 
@@ -82,10 +84,13 @@ fn release(volume: &Item, plan: &mut Plan) {
     }
 }
 
-/// Deleting and recycling are for whoever made the volume; one that nobody made with a driver cannot be done here.
+/// Deleting and recycling are for drivers, which look after volumes of their own; others cannot be done here.
 fn reclaim(volume: &Item, plan: &mut Plan) {
-    let by_driver = volume.annotation(PROVISIONED_BY).is_some_and(|driver| !driver.starts_with("kubernetes.io/"));
-    if volume.text("/status/phase") == "Failed" {
+    let by_driver = match volume.annotation(PROVISIONED_BY).filter(|driver| !driver.is_empty()) {
+        Some(driver) => !driver.starts_with(BUILT_IN),
+        None => !volume.at("/spec/csi").is_null(),
+    };
+    if volume.text("/status/phase") == "Failed" || volume.annotation(MIGRATED_TO).is_some_and(|to| !to.is_empty()) {
         return;
     }
     let (reason, message) = match policy(volume) {

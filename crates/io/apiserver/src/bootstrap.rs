@@ -22,6 +22,10 @@ const LEVELS: [(&str, i64, i64); 5] = [
     ("workload-low", 100, 90),
 ];
 
+const CONFIG_MAPS: Resource = Resource::new("", "configmaps");
+/// Tells controllers since which day the use of tokens that Secrets hold is noted on them.
+const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
+
 /// Objects in one transaction, as many as an etcd takes by default.
 const BATCH_MAX: usize = 128;
 
@@ -45,6 +49,7 @@ pub async fn write(server: &Arc<Server>) -> Result<(), ServerError> {
         }
     }
     endpoint(server).await.map_err(ServerError::Bootstrap)?;
+    tracking(server).await.map_err(ServerError::Bootstrap)?;
     gated_policy(server).await.map_err(ServerError::Bootstrap)
 }
 
@@ -66,6 +71,7 @@ fn first_batches(server: &Server) -> Result<Vec<Txn>, Status> {
     objects.push((Resource::new("networking.k8s.io", "servicecidrs"), value(&cidr)));
     objects.extend(kubernetes_service(server));
     objects.extend(endpoint_objects(server).map(|(resource, object, _)| (resource, object)));
+    objects.push((CONFIG_MAPS, tracking_object(server)));
     for name in NAMESPACES {
         let labels = json!({"kubernetes.io/metadata.name": name});
         let object = json!({"metadata": {"name": name, "labels": labels}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
@@ -264,6 +270,22 @@ async fn endpoint(server: &Arc<Server>) -> Result<(), Status> {
         put(server, resource, wanted, settle).await?;
     }
     Ok(())
+}
+
+fn tracking_object(server: &Server) -> Value {
+    let today = server.clock.now().strftime("%Y-%m-%d").to_string();
+    value(&json!({"metadata": {"name": TRACKING, "namespace": "kube-system"}, "data": {"since": today}}))
+}
+
+/// A day that is none starts over, as one that was taken away does.
+async fn tracking(server: &Arc<Server>) -> Result<(), Status> {
+    let settle = |map: &mut Value, wanted: &Value| {
+        let since = map.str_at(&["data", "since"]);
+        if jiff::civil::Date::strptime("%Y-%m-%d", since).is_err() {
+            map.set(&["data", "since"], wanted.at(&["data", "since"]).clone());
+        }
+    };
+    put(server, CONFIG_MAPS, tracking_object(server), settle).await
 }
 
 /// Roles and bindings that gates bring, where an earlier start without them left them out.

@@ -55,7 +55,7 @@ impl Served {
 impl Call {
     /// Reads the request and settles who asks; a refusal comes with the call, so that it is counted like any other.
     #[expect(clippy::result_large_err, reason = "the call is needed to answer the failure, and moves once")]
-    pub fn new(server: &Server, caller: Caller, request: http::Request<Bytes>) -> Result<Call, (Call, Status)> {
+    pub fn new(server: &Arc<Server>, caller: Caller, request: http::Request<Bytes>) -> Result<Call, (Call, Status)> {
         let (head, body) = request.into_parts();
         let query = Query::parse(head.uri.query().unwrap_or_default());
         let info = RequestInfo::read(&head.method, head.uri.path(), &query);

@@ -4,7 +4,7 @@
 pub mod bound;
 pub mod genuine;
 pub mod jwt;
-mod legacy;
+pub mod legacy;
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::identify::genuine::Claims;
 use crate::server::Server;
 
 /// The caller's user, or why the proof it brought does not hold.
-pub fn identify(server: &Server, caller: &Caller, headers: &HeaderMap) -> Result<Arc<User>, Status> {
+pub fn identify(server: &Arc<Server>, caller: &Caller, headers: &HeaderMap) -> Result<Arc<User>, Status> {
     let certificate = match caller {
         Caller::Local(identity) => return Ok(identity.user().clone()),
         Caller::Socket { certificate, .. } => certificate,
@@ -39,7 +39,7 @@ pub struct Proof {
 }
 
 /// The user of a bearer token meant for one of the audiences.
-pub fn token_user(server: &Server, token: &str, audiences: &[String]) -> Result<Proof, Status> {
+pub fn token_user(server: &Arc<Server>, token: &str, audiences: &[String]) -> Result<Proof, Status> {
     if let Some(user) = server.tokens.get(token) {
         return Ok(Proof { user: user.clone(), audiences: audiences.to_vec() });
     }

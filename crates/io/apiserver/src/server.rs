@@ -27,6 +27,7 @@ use crate::encode::kept::Kept;
 use crate::groups::{Groups, GroupsError};
 use crate::identify::genuine::Genuine;
 use crate::identify::jwt::{KeyError, Keys};
+use crate::identify::legacy::Marks;
 use crate::limit::Limits;
 use crate::metrics::Metrics;
 use crate::services::range::Cidr;
@@ -95,6 +96,7 @@ pub struct Server {
     pub keys: Keys,
     pub tokens: HashMap<String, Arc<User>>,
     pub(crate) genuine: Genuine,
+    pub(crate) marks: Marks,
     audiences: Vec<String>,
     pub policy: Arc<RwLock<Policy>>,
     pub metrics: Metrics,
@@ -137,6 +139,7 @@ impl Server {
             keys: Keys::new(&options.token_keys)?,
             tokens: options.tokens.into_iter().map(|(token, user)| (token, Arc::new(user))).collect(),
             genuine: Genuine::default(),
+            marks: Marks::default(),
             audiences: vec![ISSUER.to_owned()],
             policy: Arc::default(),
             metrics: Metrics::default(),
@@ -225,7 +228,7 @@ impl Server {
     }
 
     /// Identity and impersonation, the first steps of the corridor.
-    pub(crate) fn user(&self, caller: &Caller, headers: &HeaderMap) -> Result<Arc<User>, Status> {
+    pub(crate) fn user(self: &Arc<Self>, caller: &Caller, headers: &HeaderMap) -> Result<Arc<User>, Status> {
         let user = identify::identify(self, caller, headers)?;
         impersonate::impersonate(self, user, headers)
     }

@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 
 #[path = "it/groups.rs"]
 mod groups;
+#[path = "it/legacy.rs"]
+mod legacy;
 #[path = "it/parts.rs"]
 mod parts;
 #[path = "it/quota.rs"]

@@ -60,7 +60,7 @@ pub async fn route(server: &Arc<Server>, call: &Call, target: &Target) -> Result
     Ok(encode::value(call, 201, &review))
 }
 
-fn token(server: &Server, review: &Value) -> Value {
+fn token(server: &Arc<Server>, review: &Value) -> Value {
     let spec = review.get("spec");
     let wanted = spec.list_at(&["audiences"]).iter().filter_map(Value::as_str).map(str::to_owned);
     let mut wanted: Vec<String> = wanted.collect();

@@ -50,10 +50,7 @@ impl Controller for EndpointSlice {
 
     fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, _now: Timestamp) -> Plan {
         let service = Item::get(view, &SERVICES, key);
-        let Some(service) = service.filter(|service| service::is_managed(service) && !service.meta().is_deleting())
-        else {
-            return Plan::default();
-        };
+        let Some(service) = service.filter(service::is_managed) else { return Plan::default() };
         let mut existing = Item::all(view.by_index(&SLICES, Index::Owner, service.uid()));
         existing.retain(|slice| slice.meta().label(MANAGED_BY) == Some(MANAGER) && !slice.meta().is_deleting());
         let pods = service::pods(view, &service);
@@ -94,9 +91,6 @@ impl<'a> Family<'a> {
         let mut groups: BTreeMap<String, (Vec<Value>, Vec<Value>)> = BTreeMap::new();
         for pod in pods {
             let ports = service::ports(self.service, pod);
-            if ports.is_empty() && !service::is_headless(self.service) {
-                continue;
-            }
             let Some(endpoint) = self.endpoint(view, pod) else { continue };
             let group = groups.entry(json!(ports).to_string()).or_insert_with(|| (ports, Vec::new()));
             group.1.push(endpoint);
@@ -150,6 +144,10 @@ impl<'a> Family<'a> {
         if !self.free.is_empty() {
             let slice = self.free.remove(0);
             return self.update(slice, &ports, endpoints);
+        }
+        // The garbage collector takes the slices of a service on its way out: none may come in their stead.
+        if self.service.meta().is_deleting() {
+            return;
         }
         let owner = self.service.controller_reference("v1", "Service");
         let object = json!({
@@ -299,6 +297,30 @@ mod tests {
             let plan = EndpointSlice.reconcile(&view, &key, &Outcome::default(), Timestamp::UNIX_EPOCH);
             assert_eq!((plan.writes.len(), plan.wake_after.is_some()), (0, !publishes));
         }
+    }
+
+    #[test]
+    fn a_service_on_its_way_out_changes_its_slices_and_gets_no_new_ones() {
+        let mut leaving = service();
+        leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let view = FakeView::new().with(SERVICES, service()).with(NODES, json!({"metadata": {"name": "a"}}));
+        view.put(&PODS, pod("a", "10.1.0.1", "True"));
+        settle(&view);
+        view.put(&SERVICES, leaving);
+        view.remove(&PODS, "n", "a");
+        let slices = settle(&view);
+        assert_eq!((slices.len(), &slices[0]["endpoints"]), (1, &json!([])));
+        view.remove(&SLICES, "n", &view.names(&SLICES)[0]);
+        assert!(settle(&view).is_empty());
+    }
+
+    #[test]
+    fn a_pod_without_the_named_port_is_an_endpoint_without_ports() {
+        let mut other = pod("a", "10.1.0.1", "True");
+        other["spec"]["containers"] = json!([]);
+        let view = FakeView::new().with(SERVICES, service()).with(NODES, json!({"metadata": {"name": "a"}}));
+        let slices = settle(&view.with(PODS, other));
+        assert_eq!((&slices[0]["ports"], slices[0]["endpoints"].as_array().unwrap().len()), (&json!([]), 1));
     }
 
     #[test]

@@ -10,14 +10,14 @@ use coracle_reconcile::{Controller, EventKind, Key, Outcome, Plan, View, Watch, 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::endpoints::ENDPOINTS;
+use crate::endpoints::{ENDPOINTS, LEADER};
 use crate::endpointslice::{MANAGED_BY, SERVICE_NAME, SLICES};
 use crate::service::SERVICES;
 use crate::shape::Item;
+use crate::subsets::{Member, Subset, repack};
 
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
-const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Annotations that say something of the Endpoints alone.
 const NOT_MIRRORED: [&str; 2] =
     ["endpoints.kubernetes.io/last-change-trigger-time", "kubectl.kubernetes.io/last-applied-configuration"];
@@ -50,7 +50,8 @@ impl Controller for EndpointSliceMirroring {
     fn reconcile(&self, view: &dyn View, key: &Key, _last: &Outcome, _now: Timestamp) -> Plan {
         let slices = view.list(&SLICES, Some(&key.namespace)).into_iter();
         let existing = Item::all(slices.filter(|slice| key_of_slice(slice).as_ref() == Some(key)).collect());
-        let service = Item::get(view, &SERVICES, key).filter(|service| service.at("/spec/selector").is_null());
+        let selects = |service: &Item| service.at("/spec/selector").as_object().is_some_and(|all| !all.is_empty());
+        let service = Item::get(view, &SERVICES, key).filter(|service| !selects(service));
         let endpoints = Item::get(view, &ENDPOINTS, key).filter(is_mirrored);
         let (Some(_), Some(endpoints)) = (service, endpoints) else {
             return Plan { writes: existing.iter().map(|slice| slice.delete(&SLICES)).collect(), ..Plan::default() };
@@ -143,44 +144,35 @@ fn tell(endpoints: &Item, (invalid, skipped): (usize, usize), plan: &mut Plan) {
     }
 }
 
-/// Addresses of all subsets by the ports they have in any of them: an address in two subsets is one endpoint with the
-/// ports of both. Not ready in one subset is not ready.
+/// The members of subsets, as each says for itself.
+fn members(subset: &Value) -> impl Iterator<Item = Member> {
+    let ports: Vec<Value> = written(&ports_of(subset["ports"].as_array().map(Vec::as_slice).unwrap_or_default()));
+    let lists = [("addresses", true), ("notReadyAddresses", false)].into_iter();
+    let all = lists.flat_map(|(list, is_ready)| {
+        subset[list].as_array().into_iter().flatten().map(move |address| (address, is_ready))
+    });
+    all.map(move |(address, is_ready)| Member { ports: ports.clone(), address: address.clone(), is_ready })
+}
+
 fn wanted(endpoints: &Item) -> Wanted {
-    let mut by_address: BTreeMap<(String, String), (Value, BTreeMap<String, bool>)> = BTreeMap::new();
-    for subset in endpoints.list("/subsets") {
-        let ports = ports_of(subset["ports"].as_array().map(Vec::as_slice).unwrap_or_default());
-        for (list, ready) in [("addresses", true), ("notReadyAddresses", false)] {
-            for address in subset[list].as_array().into_iter().flatten() {
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                let key = (text(&address["ip"]), text(&address["targetRef"]["uid"]));
-                let known = &mut by_address.entry(key).or_insert_with(|| (address.clone(), BTreeMap::new())).1;
-                // An address without ports still stands for something.
-                let names = if ports.is_empty() { Ports::from([String::new()]) } else { ports.clone() };
-                for port in names {
-                    known.entry(port).and_modify(|was| *was &= ready).or_insert(ready);
-                }
-            }
-        }
-    }
     let mut wanted = Wanted::default();
-    for (address, ports) in by_address.into_values() {
-        let Some(ip) = address["ip"].as_str().and_then(|ip| ip.parse::<IpAddr>().ok()) else {
-            wanted.invalid += 1;
-            continue;
-        };
-        for ready in [true, false] {
-            let of_state: Ports = ports.iter().filter(|(_, is)| **is == ready).map(|(port, _)| port.clone()).collect();
-            if of_state.is_empty() {
+    for Subset { ports, ready, not_ready } in repack(endpoints.list("/subsets").iter().flat_map(members)) {
+        let ports = ports_of(&ports);
+        let mut taken = 0;
+        let all = ready.iter().map(|address| (address, true)).chain(not_ready.iter().map(|address| (address, false)));
+        for (address, is_ready) in all {
+            if taken == ADDRESSES_MAX {
+                wanted.skipped += 1;
                 continue;
             }
-            let of_state = of_state.into_iter().filter(|port| !port.is_empty()).collect();
+            let Some(ip) = address["ip"].as_str().and_then(|ip| ip.parse::<IpAddr>().ok()) else {
+                wanted.invalid += 1;
+                continue;
+            };
             let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-            let group = wanted.groups.entry((family, of_state)).or_default();
-            if group.len() < ADDRESSES_MAX {
-                group.push(endpoint(&address, ip, ready));
-            } else {
-                wanted.skipped += 1;
-            }
+            let group = wanted.groups.entry((family, ports.clone())).or_default();
+            group.push(endpoint(address, ip, is_ready));
+            taken += 1;
         }
     }
     wanted
@@ -306,15 +298,34 @@ mod tests {
     }
 
     #[test]
-    fn an_address_in_two_subsets_is_one_endpoint_with_both_ports() {
-        let view = view(json!([
-            {"addresses": [{"ip": "10.0.0.1"}], "ports": [{"name": "a", "port": 1}]},
-            {"addresses": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "ports": [{"name": "b", "port": 2}]},
-        ]));
-        let slices = settle(&view);
-        let four = slices.iter().find(|slice| slice["addressType"] == "IPv4").unwrap();
-        assert_eq!(four["ports"].as_array().unwrap().len(), 2);
-        assert_eq!(slices.len(), 2);
+    fn ports_of_the_same_addresses_are_one_slice_of_a_family() {
+        let subset = |name: &str, port: i64, ips: &[&str]| {
+            let addresses: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+            json!({"addresses": addresses, "ports": [{"name": name, "port": port}]})
+        };
+        let cases = [
+            ([subset("a", 1, &["10.0.0.1"]), subset("b", 2, &["10.0.0.1"])], vec![("IPv4", 2)]),
+            (
+                [subset("a", 1, &["10.0.0.1"]), subset("b", 2, &["10.0.0.1", "fd00::1"])],
+                vec![("IPv4", 1), ("IPv4", 1), ("IPv6", 1)],
+            ),
+        ];
+        for (subsets, wanted) in cases {
+            let slices = settle(&view(json!(subsets)));
+            let mut told: Vec<_> = slices
+                .iter()
+                .map(|slice| (slice["addressType"].as_str().unwrap(), slice["ports"].as_array().unwrap().len()))
+                .collect();
+            told.sort_unstable();
+            assert_eq!(told, wanted);
+        }
+    }
+
+    #[test]
+    fn an_empty_selector_selects_nothing() {
+        let view = view(json!([{"addresses": [{"ip": "10.0.0.1"}]}]));
+        view.put(&SERVICES, json!({"metadata": {"name": "s", "namespace": "n"}, "spec": {"selector": {}}}));
+        assert_eq!(settle(&view).len(), 1);
     }
 
     #[test]

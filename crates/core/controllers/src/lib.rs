@@ -12,6 +12,7 @@ mod protection;
 mod selector;
 mod service;
 mod shape;
+mod subsets;
 mod tolerations;
 
 pub mod attach_detach;

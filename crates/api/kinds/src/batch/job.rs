@@ -157,25 +157,83 @@ fn validate_mode(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
 
 fn validate_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     let path = Path::new("spec");
-    let is_suspended = old.bool_at(&["spec", "suspend"]) && old.at(&["status", "startTime"]).is_null();
-    for member in ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy"] {
+    let fixed = |member: &str, errors: &mut ErrorList| {
         immutable(new.at(&["spec", member]), old.at(&["spec", member]), &path.child(member), errors);
-    }
+    };
+    let (completions, before) = (new.at(&["spec", "completions"]), old.at(&["spec", "completions"]));
     if new.str_at(&["spec", "completionMode"]) != "Indexed" {
-        let member = "completions";
-        immutable(new.at(&["spec", member]), old.at(&["spec", member]), &path.child(member), errors);
+        fixed("completions", errors);
+    } else if !completions.is_null() && completions != before && completions != new.at(&["spec", "parallelism"]) {
+        let detail = "can only be modified in tandem with spec.parallelism";
+        errors.invalid(&path.child("completions"), completions, detail);
     }
-    if !is_suspended {
-        let member = "template";
-        immutable(new.at(&["spec", member]), old.at(&["spec", member]), &path.child(member), errors);
+    fixed("selector", errors);
+    validate_template_update(new, old, &path, errors);
+    for member in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+        fixed(member, errors);
     }
 }
 
+/// The template of a suspended job without pods may say where they may run, and what their containers take.
+/// Source: Kubernetes' `validatePodTemplateUpdate`.
+fn validate_template_update(new: &Value, old: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    const TEMPLATE: [&str; 2] = ["spec", "template"];
+    let never_started = old.at(&["status", "startTime"]).is_null();
+    let has_pods = old.int_at(&["status", "active"]).unwrap_or_default() > 0;
+    let is_open = old.bool_at(&["spec", "suspend"]) && (never_started || is_true(old, "Suspended")) && !has_pods;
+    let (template, before) = (new.at(&TEMPLATE), old.at(&TEMPLATE));
+    if !is_open {
+        return immutable(template, before, &path.child("template"), errors);
+    }
+    let mut allowed = before.clone();
+    redirect(&mut allowed, template);
+    for list in ["containers", "initContainers"] {
+        let wanted = template.list_at(&["spec", list]);
+        let held = allowed.list_at_mut(&["spec", list]);
+        if held.len() != wanted.len() {
+            continue;
+        }
+        for (held, wanted) in
+            held.iter_mut().zip(wanted).filter(|(held, wanted)| held.get("name") == wanted.get("name"))
+        {
+            put(held, &["resources"], wanted.get("resources"));
+        }
+    }
+    immutable(template.get("spec"), allowed.get("spec"), &path.child("template.spec"), errors);
+}
+
+/// Gives a template what another says of where its pods may run.
+fn redirect(template: &mut Value, other: &Value) {
+    const AFFINITY: [&str; 2] = ["spec", "affinity"];
+    const NODES: [&str; 3] = ["spec", "affinity", "nodeAffinity"];
+    for member in ["nodeSelector", "tolerations", "schedulingGates"] {
+        put(template, &["spec", member], other.at(&["spec", member]));
+    }
+    if !other.at(&AFFINITY).is_null() {
+        template.ensure(&AFFINITY);
+        put(template, &NODES, other.at(&NODES));
+    } else if !template.at(&AFFINITY).is_null() {
+        template.remove(&NODES);
+        if template.at(&AFFINITY).is_empty() {
+            template.remove(&AFFINITY);
+        }
+    }
+}
+
+fn put(target: &mut Value, path: &[&str], value: &Value) {
+    match value {
+        Value::Null => drop(target.remove(path)),
+        value => target.set(path, value.clone()),
+    }
+}
+
+fn is_true(job: &Value, kind: &str) -> bool {
+    let mut conditions = job.list_at(&["status", "conditions"]).iter();
+    conditions.find(|one| one.str_at(&["type"]) == kind).is_some_and(|one| one.str_at(&["status"]) == "True")
+}
+
 fn status(job: &Value) -> &'static str {
-    let is_true = |kind: &str| {
-        let conditions = job.list_at(&["status", "conditions"]);
-        conditions.iter().find(|one| one.str_at(&["type"]) == kind).is_some_and(|one| one.str_at(&["status"]) == "True")
-    };
+    let is_true = |kind: &str| is_true(job, kind);
     let is_deleting = !job.at(&["metadata", "deletionTimestamp"]).is_null();
     match () {
         () if is_true("Complete") => "Complete",
@@ -221,5 +279,80 @@ mod tests {
         let mut errors = ErrorList::default();
         validate(&job, &mut errors);
         assert!(errors.is_empty(), "{errors}");
+    }
+
+    /// A suspended job with an affinity to nodes and one to pods, and what an update makes of it.
+    fn told(status: &str, change: impl Fn(&mut Value)) -> String {
+        let spec = r#"{"suspend":true,"parallelism":2,"template":{"metadata":{"labels":{"a":"b"}},"spec":{
+            "restartPolicy":"Never","affinity":{"nodeAffinity":{"x":1},"podAffinity":{"y":1}},
+            "containers":[{"name":"c","image":"i","resources":{"requests":{"cpu":"1"}}}]}}}"#;
+        let old = tree(&format!(r#"{{"spec":{spec},"status":{status}}}"#));
+        let mut new = old.clone();
+        change(&mut new);
+        let mut errors = ErrorList::default();
+        validate_update(&new, &old, &mut errors);
+        errors.to_string()
+    }
+
+    type Change = fn(&mut Value);
+    const TEMPLATE: [&str; 3] = ["spec", "template", "spec"];
+
+    fn set(job: &mut Value, member: &str, value: &str) {
+        job.ensure(&TEMPLATE).set(&[member], tree(value));
+    }
+
+    const OPEN: [Change; 6] = [
+        |job| set(job, "nodeSelector", r#"{"zone":"a"}"#),
+        |job| set(job, "tolerations", r#"[{"key":"k"}]"#),
+        |job| set(job, "affinity", r#"{"nodeAffinity":{"x":2},"podAffinity":{"y":1}}"#),
+        |job| set(job, "affinity", r#"{"podAffinity":{"y":1}}"#),
+        |job| job.set(&["spec", "template", "metadata", "labels"], tree(r#"{"c":"d"}"#)),
+        |job| set(job, "containers", r#"[{"name":"c","image":"i","resources":{"limits":{"cpu":"2"}}}]"#),
+    ];
+    const CLOSED: [Change; 4] = [
+        |job| set(job, "affinity", r#"{"nodeAffinity":{"x":1},"podAffinity":{"y":2}}"#),
+        |job| drop(job.remove(&["spec", "template", "spec", "affinity"])),
+        |job| set(job, "containers", r#"[{"name":"c","image":"j","resources":{"requests":{"cpu":"1"}}}]"#),
+        |job| set(job, "containers", r#"[{"name":"d","image":"i","resources":{"limits":{"cpu":"2"}}}]"#),
+    ];
+
+    #[test]
+    fn a_suspended_job_without_pods_may_be_sent_elsewhere_and_take_other_resources() {
+        let suspended = r#"{"startTime":"t","conditions":[{"type":"Suspended","status":"True"}]}"#;
+        for status in ["{}", suspended] {
+            for (at, change) in OPEN.into_iter().enumerate() {
+                assert_eq!(told(status, change), "[]", "{status} {at}");
+            }
+            for (at, change) in CLOSED.into_iter().enumerate() {
+                let told = told(status, change);
+                assert!(
+                    told.starts_with("spec.template.spec: Invalid value") && told.contains("immutable"),
+                    "{at} {told}"
+                );
+            }
+        }
+        let pods = r#"{"startTime":"t","active":1,"conditions":[{"type":"Suspended","status":"True"}]}"#;
+        for status in [r#"{"startTime":"t"}"#, pods] {
+            for (at, change) in OPEN.into_iter().chain(CLOSED).enumerate() {
+                assert!(told(status, change).starts_with("spec.template: Invalid value"), "{status} {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn completions_of_an_indexed_job_go_with_its_parallelism() {
+        let update = |completions: i64, parallelism: i64| {
+            let job = |completions: i64, parallelism: i64| {
+                tree(&format!(
+                    r#"{{"spec":{{"completionMode":"Indexed","completions":{completions},"parallelism":{parallelism}}}}}"#
+                ))
+            };
+            let mut errors = ErrorList::default();
+            validate_update(&job(completions, parallelism), &job(2, 2), &mut errors);
+            errors.to_string()
+        };
+        assert_eq!((update(3, 3), update(2, 1)), ("[]".to_owned(), "[]".to_owned()));
+        let words = "spec.completions: Invalid value: 3: can only be modified in tandem with spec.parallelism";
+        assert_eq!(update(3, 2), words);
     }
 }

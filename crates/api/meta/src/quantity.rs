@@ -78,6 +78,12 @@ impl Quantity {
         self.nanos
     }
 
+    /// The least amount of whole units that is not smaller in size.
+    pub fn whole(self) -> Quantity {
+        let over = self.nanos % NANO;
+        Quantity { nanos: (self.nanos - over).saturating_add(over.signum() * NANO), ..self }
+    }
+
     pub fn is_zero(&self) -> bool {
         self.nanos == 0
     }
@@ -309,5 +315,8 @@ mod tests {
         assert_eq!(quantity("100u").milli(), 1);
         assert_eq!(quantity("1Gi").units(), 1 << 30);
         assert!(quantity("1Ki") > quantity("1k"));
+        for (given, whole) in [("1500m", "2"), ("2", "2"), ("-1500m", "-2"), ("0", "0"), ("1Gi", "1Gi")] {
+            assert_eq!(quantity(given).whole().to_string(), whole);
+        }
     }
 }

@@ -190,6 +190,23 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_is_charged_the_larger_of_what_it_asks_and_what_was_set_about() {
+        for (asked, allocated, used) in [("2Gi", "5Gi", "5Gi"), ("2Gi", "1Gi", "2Gi"), ("1500m", "", "2")] {
+            let mut claim = json!({"metadata": {"name": "c", "namespace": "n"},
+                "spec": {"storageClassName": "s", "resources": {"requests": {"storage": asked}}}});
+            if !allocated.is_empty() {
+                claim["status"] = json!({"allocatedResources": {"storage": allocated}});
+            }
+            let hard = json!({"requests.storage": "9Gi", "s.storageclass.storage.k8s.io/requests.storage": "9Gi"});
+            let view = FakeView::new()
+                .with(QUOTAS, json!({"metadata": {"name": "q", "namespace": "n"}, "spec": {"hard": hard}}))
+                .with(crate::statefulset::CLAIMS, claim);
+            let wanted = json!({"requests.storage": used, "s.storageclass.storage.k8s.io/requests.storage": used});
+            assert_eq!(used_of(&view), wanted, "{asked} {allocated}");
+        }
+    }
+
+    #[test]
     fn scopes_choose_claims_by_any_class_they_have_or_are_to_have() {
         let claim = |name: &str, wanted: &str, current: &str| {
             json!({"metadata": {"name": name, "namespace": "n"}, "spec": {"volumeAttributesClassName": wanted},

@@ -79,6 +79,7 @@ fn handles(request: &Request<'_>, object: &Value) -> bool {
         ("pods", "") if updates => request.old.is_some_and(|old| is_terminating(old) != is_terminating(object)),
         ("pods", "resize") => updates,
         ("services" | "persistentvolumeclaims", "") => creates || updates,
+        ("persistentvolumeclaims", "status") => updates,
         (_, "") => creates,
         _ => false,
     }
@@ -186,11 +187,17 @@ fn service_usage(service: &Value, resource: &str) -> Option<Quantity> {
 }
 
 fn claim_usage(claim: &Value, resource: &str) -> Option<Quantity> {
-    let class = claim.str_at(&["spec", "storageClassName"]);
+    let old_class = claim.at(&["metadata", "annotations", "volume.beta.kubernetes.io/storage-class"]);
+    let class = old_class.as_str().unwrap_or_else(|| claim.str_at(&["spec", "storageClassName"]));
     let own = resource.strip_prefix(&format!("{class}.storageclass.storage.k8s.io/")).filter(|_| !class.is_empty());
     match own.unwrap_or(resource) {
         "persistentvolumeclaims" => Some(Quantity::from_units(1, Format::DecimalSi)),
-        "requests.storage" => quantity(claim.at(&["spec", "resources", "requests", "storage"])),
+        "requests.storage" => {
+            // What a driver has set about to make counts, even where it has been taken back since.
+            let allocated = quantity(claim.at(&["status", "allocatedResources", "storage"]));
+            let asked = quantity(claim.at(&["spec", "resources", "requests", "storage"]))?;
+            Some(allocated.map_or(asked, |allocated| asked.max(allocated)).whole())
+        }
         _ => None,
     }
 }
@@ -319,6 +326,25 @@ mod tests {
         assert_eq!(of("count/pods").as_deref(), Some("1"));
         assert_eq!(of("limits.cpu"), None);
         assert_eq!(of("services"), None);
+    }
+
+    #[test]
+    fn a_claim_counts_for_the_larger_of_what_it_asks_and_what_was_set_about() {
+        let (user, claims) = (User::admin(), Resource::new("", "persistentvolumeclaims"));
+        let update = |subresource| Request { operation: Operation::Update, subresource, ..request(&claims, &user) };
+        let claim = |asked: &str, allocated: &str| {
+            let json = format!(
+                r#"{{"metadata":{{"annotations":{{"volume.beta.kubernetes.io/storage-class":"s"}}}},"spec":{{"resources":{{"requests":{{"storage":"{asked}"}}}}}},"status":{{"allocatedResources":{{"storage":"{allocated}"}}}}}}"#
+            );
+            Value::from_json(json.as_bytes()).unwrap()
+        };
+        for (asked, allocated, used) in [("2Gi", "5Gi", "5Gi"), ("2Gi", "1Gi", "2Gi"), ("1500m", "1", "2")] {
+            for resource in ["requests.storage", "s.storageclass.storage.k8s.io/requests.storage"] {
+                let counted = usage(&update(""), &claim(asked, allocated), resource).unwrap();
+                assert_eq!(counted.to_string(), used, "{asked} {allocated} {resource}");
+            }
+        }
+        assert!(handles(&update("status"), &Value::map()) && !handles(&update("other"), &Value::map()));
     }
 
     #[test]

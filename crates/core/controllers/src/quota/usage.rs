@@ -83,7 +83,9 @@ fn of_service(item: &Item, amounts: &mut Amounts) {
 
 fn of_claim(item: &Item, amounts: &mut Amounts) {
     let one = Quantity::from_units(1, Format::DecimalSi);
-    let storage = quantity(item.at("/spec/resources/requests/storage")).unwrap_or_default();
+    // What a driver has set about to make counts, even where it has been taken back since.
+    let allocated = quantity(item.at("/status/allocatedResources/storage"));
+    let storage = quantity(item.at("/spec/resources/requests/storage")).max(allocated).unwrap_or_default().whole();
     let class = match item.annotation("volume.beta.kubernetes.io/storage-class") {
         Some(class) => class,
         None => item.text("/spec/storageClassName"),

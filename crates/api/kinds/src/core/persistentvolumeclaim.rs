@@ -5,8 +5,11 @@ use coracle_meta::{ErrorList, Value};
 
 use super::persistentvolume::validate_modes;
 use crate::column::{AGE, Column, NAME, string_or, text};
+use crate::object_meta::immutable;
 use crate::rules::{Rules, same};
 use crate::shapes::{fill, quantities, selector, volume_defaults, within};
+
+const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 const COLUMNS: &[Column] = &[
     NAME,
@@ -41,6 +44,7 @@ pub const RULES: Rules = Rules {
 fn default(claim: &mut Value, _: &str) {
     fill(claim, &["status", "phase"], "Pending");
     within(claim, &["status", "capacity"], quantities::canonical);
+    within(claim, &["status", "allocatedResources"], quantities::canonical);
     volume_defaults::claim_spec(claim.ensure(&["spec"]));
 }
 
@@ -75,30 +79,50 @@ pub fn validate_spec(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// A bound claim may grow, shrink back to what it has, and change its class of attributes.
+/// Source: Kubernetes' `ValidatePersistentVolumeClaimUpdate`.
 fn validate_update(new: &Value, old: &Value, errors: &mut ErrorList) {
-    let frozen = |claim: &Value| {
-        let mut spec = claim.get("spec").clone();
-        spec.remove(&["resources", "requests"]);
-        spec.remove(&["resources"]);
-        spec.remove(&["volumeAttributesClassName"]);
-        if old.str_at(&["spec", "volumeName"]).is_empty() {
-            spec.remove(&["volumeName"]);
-        }
-        if old.at(&["spec", "storageClassName"]).is_null() {
-            spec.remove(&["storageClassName"]);
-        }
-        spec
-    };
-    if !same(&frozen(new), &frozen(old)) {
+    let path = Path::new("spec");
+    let old_class = |claim: &Value| claim.at(&["metadata", "annotations", OLD_CLASS]).clone();
+    let class_path = Path::new("metadata.annotations");
+    immutable(&old_class(new), &old_class(old), &class_path.child(OLD_CLASS), errors);
+    if !same(&rest(new, old), &rest(old, old)) {
         let detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName for \
                       bound claims";
-        errors.forbidden(&Path::new("spec"), detail);
+        errors.forbidden(&path, detail);
     }
     let asked = |claim: &Value| quantities::amount(claim.at(&["spec", "resources", "requests"]), "storage");
-    if asked(new) < asked(old) {
+    let has = quantities::amount(old.at(&["status", "capacity"]), "storage");
+    if asked(new) < asked(old) && asked(new) <= has {
         let detail = "field can not be less than status.capacity";
-        errors.forbidden(&Path::new("spec.resources.requests.storage"), detail);
+        errors.forbidden(&path.child("resources.requests.storage"), detail);
     }
+    let mode = |claim: &Value| claim.at(&["spec", "volumeMode"]).clone();
+    immutable(&mode(new), &mode(old), &Path::new("volumeMode"), errors);
+    let attributes = new.at(&["spec", "volumeAttributesClassName"]);
+    let changes = attributes != old.at(&["spec", "volumeAttributesClassName"]);
+    let word = if attributes.is_null() { "nil" } else { "empty string" };
+    if changes && attributes.is_empty() && !old.at(&["status", "currentVolumeAttributesClassName"]).is_null() {
+        let detail = format!("update to {word} is forbidden when status.currentVolumeAttributesClassName is not nil");
+        errors.forbidden(&path.child("volumeAttributesClassName"), detail);
+    }
+}
+
+/// A claim's spec without what may differ from the old one's. What makes it `Bound` is as it was: a write of the spec
+/// changes no status.
+fn rest(claim: &Value, old: &Value) -> Value {
+    let mut spec = claim.get("spec").clone();
+    if old.str_at(&["status", "phase"]) == "Bound" {
+        spec.remove(&["resources", "requests", "storage"]);
+        spec.remove(&["volumeAttributesClassName"]);
+    }
+    if old.str_at(&["spec", "volumeName"]).is_empty() {
+        spec.remove(&["volumeName"]);
+    }
+    if old.at(&["spec", "storageClassName"]).is_null() && old.at(&["metadata", "annotations", OLD_CLASS]).is_null() {
+        spec.remove(&["storageClassName"]);
+    }
+    spec
 }
 
 /// `RWO,ROX,RWX,RWOP`, in this order. Also of volumes.
@@ -111,8 +135,51 @@ pub fn modes(modes: &[Value]) -> String {
 
 /// The storage class, in the old annotation or the field. Also of volumes.
 pub fn class(object: &Value) -> String {
-    match object.str_at(&["metadata", "annotations", "volume.beta.kubernetes.io/storage-class"]) {
+    match object.str_at(&["metadata", "annotations", OLD_CLASS]) {
         "" => object.str_at(&["spec", "storageClassName"]).into(),
         class => class.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shapes::tree;
+
+    type Change = fn(&mut Value);
+
+    fn told(phase: &str, change: Change) -> String {
+        let old = tree(&format!(
+            r#"{{"metadata":{{}},"spec":{{"volumeName":"v","storageClassName":"s","volumeAttributesClassName":"gold",
+                "resources":{{"requests":{{"storage":"5Gi"}}}}}},"status":{{"phase":"{phase}",
+                "capacity":{{"storage":"2Gi"}},"currentVolumeAttributesClassName":"gold"}}}}"#
+        ));
+        let mut new = old.clone();
+        change(&mut new);
+        let mut errors = ErrorList::default();
+        validate_update(&new, &old, &mut errors);
+        errors.to_string()
+    }
+
+    #[test]
+    fn a_bound_claim_may_grow_and_shrink_back_to_what_it_has() {
+        const STORAGE: [&str; 4] = ["spec", "resources", "requests", "storage"];
+        const ATTRIBUTES: [&str; 2] = ["spec", "volumeAttributesClassName"];
+        let cases: [(&str, Change, &str); 10] = [
+            ("Bound", |claim| claim.set(&STORAGE, "9Gi"), "[]"),
+            ("Bound", |claim| claim.set(&STORAGE, "3Gi"), "[]"),
+            ("Bound", |claim| claim.set(&STORAGE, "2Gi"), "field can not be less than status.capacity"),
+            ("Pending", |claim| claim.set(&STORAGE, "9Gi"), "spec is immutable after creation"),
+            ("Bound", |claim| claim.set(&ATTRIBUTES, "silver"), "[]"),
+            ("Bound", |claim| claim.set(&ATTRIBUTES, ""), "update to empty string is forbidden"),
+            ("Bound", |claim| drop(claim.remove(&ATTRIBUTES)), "update to nil is forbidden"),
+            ("Pending", |claim| claim.set(&ATTRIBUTES, "silver"), "spec is immutable after creation"),
+            ("Bound", |claim| claim.set(&["spec", "resources", "limits", "storage"], "9Gi"), "spec is immutable"),
+            ("Bound", |claim| claim.set(&["metadata", "annotations", OLD_CLASS], "x"), "field is immutable"),
+        ];
+        for (at, (phase, change, words)) in cases.into_iter().enumerate() {
+            let told = told(phase, change);
+            assert!(told.contains(words), "{at} {told}");
+        }
     }
 }

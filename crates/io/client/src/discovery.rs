@@ -70,6 +70,20 @@ impl Client {
         Ok((found, silent))
     }
 
+    /// The resource in the first of its group's versions that has it; `None` where it is not on offer.
+    pub async fn offered(&self, resource: &Resource) -> Result<Option<ResourceRef>, ClientError> {
+        let mut found = Vec::new();
+        if resource.group.is_empty() {
+            self.discover_version("v1", "/api/v1".into(), &mut found).await?;
+        } else {
+            let group: Group = self.json(Method::GET, format!("/apis/{}", resource.group), None).await?;
+            for Version { group_version } in &group.versions {
+                self.discover_version(group_version, format!("/apis/{group_version}"), &mut found).await?;
+            }
+        }
+        Ok(found.into_iter().map(|entry| entry.resource).find(|known| known.resource == *resource))
+    }
+
     async fn discover_version(
         &self,
         group_version: &str,

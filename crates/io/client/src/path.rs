@@ -39,14 +39,18 @@ impl ResourceRef {
     }
 }
 
-/// In the version that Kubernetes 1.36 prefers for the group. Groups that are not built in are asked of discovery.
+/// In the version that Kubernetes 1.36 prefers of the resource. Others than those built in are asked of discovery.
 impl From<&Resource> for ResourceRef {
     fn from(resource: &Resource) -> ResourceRef {
-        let version = match resource.group.as_ref() {
-            "autoscaling" => "v2",
-            "metrics.k8s.io" => "v1beta1",
-            "internal.apiserver.k8s.io" => "v1alpha1",
-            "scheduling.k8s.io" if matches!(resource.plural.as_ref(), "podgroups" | "workloads") => "v1alpha2",
+        let version = match (resource.group.as_ref(), resource.plural.as_ref()) {
+            ("autoscaling", _) => "v2",
+            ("metrics.k8s.io" | "storagemigration.k8s.io", _) => "v1beta1",
+            ("certificates.k8s.io", "clustertrustbundles" | "podcertificaterequests") => "v1beta1",
+            ("coordination.k8s.io", "leasecandidates") => "v1beta1",
+            ("internal.apiserver.k8s.io", _) => "v1alpha1",
+            ("resource.k8s.io", "devicetaintrules") => "v1beta2",
+            ("resource.k8s.io", "resourcepoolstatusrequests") => "v1alpha3",
+            ("scheduling.k8s.io", "podgroups" | "workloads") => "v1alpha2",
             _ => "v1",
         };
         ResourceRef { resource: resource.clone(), version: Cow::Borrowed(version) }
@@ -133,12 +137,16 @@ mod tests {
         assert_eq!(pods.path(""), "/api/v1/pods");
         let scale = ObjectPath::new(&Resource::new("apps", "deployments"), "a", "b").subresource("scale");
         assert_eq!(scale.path(), "/apis/apps/v1/namespaces/a/deployments/b/scale");
-        for (plural, version) in [("priorityclasses", "v1"), ("podgroups", "v1alpha2"), ("workloads", "v1alpha2")] {
-            let path = ResourceRef::from(&Resource::new("scheduling.k8s.io", plural)).path("");
-            assert_eq!(path, format!("/apis/scheduling.k8s.io/{version}/{plural}"));
-        }
         let role = ObjectPath::new(ResourceRef::new("rbac.authorization.k8s.io", "v1", "clusterroles"), "", "system:a");
         assert_eq!(role.path(), "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Aa");
+    }
+
+    #[test]
+    fn what_is_built_in_is_asked_for_in_the_version_that_is_preferred() {
+        for kind in coracle_kinds::table() {
+            let version = ResourceRef::from(&kind.resource()).version;
+            assert_eq!(version, kind.versions[0].name, "{}", kind.resource());
+        }
     }
 
     #[test]

@@ -39,7 +39,9 @@ pub struct RemoteView {
 }
 
 struct Cache {
-    resource: ResourceRef,
+    resource: Resource,
+    /// In the version that it is asked for in; another one where the server has no such.
+    offered: RwLock<ResourceRef>,
     follow: Follow,
     table: RwLock<ObjectTable>,
     /// Held while changes are applied and told, so that every sink sees them in order.
@@ -73,7 +75,8 @@ impl RemoteView {
         let cache = caches.entry(resource.resource.clone()).or_insert_with(|| {
             let cache = Arc::new(Cache {
                 table: RwLock::new(ObjectTable::of(&resource.resource)),
-                resource,
+                resource: resource.resource.clone(),
+                offered: RwLock::new(resource),
                 follow,
                 sinks: Mutex::default(),
                 synced: watch::Sender::new(false),
@@ -131,9 +134,12 @@ impl Cache {
             match self.follow_once(&client, &mut resume).await {
                 Ok(()) => wait = BACKOFF_FIRST,
                 Err(ClientError::Status(status)) if status.code == 410 => resume = 0,
+                Err(ClientError::Status(status)) if status.code == 404 && self.ask_version(&client).await => {
+                    wait = BACKOFF_FIRST;
+                }
                 Err(error) => {
                     let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                    tracing::debug!(resource = %self.resource.resource, %error, why, "following a resource broke off");
+                    tracing::debug!(resource = %self.resource, %error, why, "following a resource broke off");
                 }
             }
             if resume > before {
@@ -143,6 +149,16 @@ impl Cache {
             tokio::time::sleep(wait + Duration::from_millis(jitter)).await;
             wait = (wait * 2).min(BACKOFF_MAX);
         }
+    }
+
+    /// Whether the server has the resource in another version than it was asked for.
+    async fn ask_version(&self, client: &Client) -> bool {
+        let Ok(Some(offered)) = client.offered(&self.resource).await else { return false };
+        std::mem::replace(&mut *self.offered.write(), offered.clone()) != offered
+    }
+
+    fn reference(&self) -> ResourceRef {
+        self.offered.read().clone()
     }
 
     /// Lists where there is nothing to resume, then applies a watch until it ends.
@@ -184,7 +200,7 @@ impl Cache {
             send_initial_events: revision == 0,
             timeout_seconds: 0,
         };
-        client.watch(&self.resource, &self.follow.namespace, &options).await
+        client.watch(&self.reference(), &self.follow.namespace, &options).await
     }
 
     /// Collects a streaming list up to its closing bookmark.
@@ -205,7 +221,7 @@ impl Cache {
                 WatchEvent::Bookmark { .. } => {}
             }
         }
-        let uri = self.resource.path(&self.follow.namespace);
+        let uri = self.reference().path(&self.follow.namespace);
         Err(ClientError::Transport { uri, source: "the streaming list ended before its bookmark".into() })
     }
 
@@ -218,7 +234,7 @@ impl Cache {
         };
         let mut objects = Vec::new();
         loop {
-            let uri = list_uri(&self.resource, &self.follow.namespace, &options);
+            let uri = list_uri(&self.reference(), &self.follow.namespace, &options);
             let bytes = client.bytes(Method::GET, &uri, None).await?;
             let (page, revision, next) = read_page(&uri, &bytes)?;
             objects.extend(page);
@@ -263,7 +279,7 @@ impl Cache {
 
     fn tell(&self, sinks: &[Sink], change: &Change) {
         for sink in sinks {
-            sink(&self.resource.resource, change);
+            sink(&self.resource, change);
         }
     }
 }
@@ -310,6 +326,53 @@ struct ListMeta {
 mod tests {
     use super::*;
     use crate::watch::shown_object;
+    use crate::{Body, BodyError};
+    use bytes::Bytes;
+    use http_body_util::BodyExt;
+
+    /// Has widgets in a version that nobody would guess.
+    struct Widgets;
+
+    #[async_trait::async_trait]
+    impl crate::Transport for Widgets {
+        async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Body>, BodyError> {
+            let (code, body) = match (request.uri().path(), request.uri().query().unwrap_or_default()) {
+                ("/apis/x.example", _) => {
+                    (200, r#"{"versions":[{"groupVersion":"x.example/v2"},{"groupVersion":"x.example/v1beta1"}]}"#)
+                }
+                ("/apis/x.example/v2", _) => (200, r#"{"resources":[{"name":"gadgets","kind":"Gadget"}]}"#),
+                ("/apis/x.example/v1beta1", _) => {
+                    (200, r#"{"resources":[{"name":"gadgets","kind":"Gadget"},{"name":"widgets","kind":"Widget"}]}"#)
+                }
+                ("/apis/x.example/v1beta1/widgets", query) if query.contains("watch") => {
+                    (422, r#"{"kind":"Status","code":422}"#)
+                }
+                ("/apis/x.example/v1beta1/widgets", _) => (
+                    200,
+                    r#"{"kind":"WidgetList","apiVersion":"x.example/v1beta1","metadata":{"resourceVersion":"9"},
+                        "items":[{"metadata":{"name":"a","resourceVersion":"4"}}]}"#,
+                ),
+                _ => (404, r#"{"kind":"Status","code":404}"#),
+            };
+            let body = http_body_util::Full::new(Bytes::from_static(body.as_bytes()));
+            let body = body.map_err(|never| match never {}).boxed_unsync();
+            Ok(http::Response::builder().status(code).header("content-type", "application/json").body(body)?)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resource_is_followed_in_the_version_that_is_on_offer() {
+        let scope = Scope::root();
+        let client = Client::new(Arc::new(Widgets));
+        let widgets = Resource::new("x.example", "widgets");
+        let gadgets = Resource::new("x.example", "gadgets");
+        assert_eq!(client.offered(&gadgets).await.unwrap().unwrap().version, "v2");
+        assert_eq!(client.offered(&Resource::new("x.example", "none")).await.unwrap(), None);
+        let view = RemoteView::new(&scope, client);
+        view.synced(std::slice::from_ref(&widgets)).await;
+        assert!(view.get(&widgets, "", "a").is_some());
+        scope.cancel();
+    }
 
     #[test]
     fn items_of_a_page_say_what_they_are() {

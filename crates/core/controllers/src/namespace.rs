@@ -15,6 +15,8 @@ pub const NAMESPACES: Resource = Resource::new("", "namespaces");
 const FINALIZER: &str = "kubernetes";
 /// Until what was asked to go is looked for again.
 const NEXT_LOOK: Duration = Duration::from_secs(1);
+/// The same while others hold what is left by finalizers of theirs.
+const NEXT_LOOK_AT_HELD: Duration = Duration::from_secs(8);
 /// The same while there are pods: the last of them to go tells it anyway.
 const NEXT_LOOK_AT_PODS: Duration = Duration::from_secs(5);
 
@@ -105,7 +107,11 @@ fn conclude(namespace: &Item, answers: &[Answer], now: Timestamp) -> Plan {
     }
     let writes = namespace.status_write(&NAMESPACES, &status).into_iter().collect();
     let has_pods = resources.iter().any(|(name, _)| name == "pods");
-    let next_look = if has_pods { NEXT_LOOK_AT_PODS } else { NEXT_LOOK };
+    let next_look = match (has_pods, finalizers.is_empty()) {
+        (true, _) => NEXT_LOOK_AT_PODS,
+        (_, false) => NEXT_LOOK_AT_HELD,
+        _ => NEXT_LOOK,
+    };
     Plan { writes, wake_after: Some(next_look), ..Plan::default() }
 }
 
@@ -239,6 +245,16 @@ mod tests {
         view.apply(&decide(&view, vec![Answer::Done, left]));
         let conditions = view.json(&NAMESPACES, "", "n")["status"]["conditions"].clone();
         assert_eq!(conditions[3]["message"], "Some resources are remaining: pods. has 2 resource instances");
+        let held = [("x".to_owned(), 1)].to_vec();
+        let waits = [
+            (vec![("pods".into(), 2)], held.clone(), NEXT_LOOK_AT_PODS),
+            (vec![("configmaps".into(), 1)], held, NEXT_LOOK_AT_HELD),
+            (vec![("configmaps".into(), 1)], Vec::new(), NEXT_LOOK),
+        ];
+        for (resources, finalizers, wait) in waits {
+            let plan = decide(&view, vec![Answer::Done, Answer::Remaining { resources, finalizers }]);
+            assert_eq!(plan.wake_after, Some(wait));
+        }
         let nothing = Answer::Remaining { resources: Vec::new(), finalizers: Vec::new() };
         let plan = decide(&view, vec![Answer::Done, nothing]);
         let Write::Replace { object, subresource, .. } = &plan.writes[0] else { panic!("{plan:?}") };

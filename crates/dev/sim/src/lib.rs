@@ -12,5 +12,6 @@ pub mod weather;
 pub mod witness;
 pub mod world;
 
+pub use watch::Hook;
 pub use weather::Weather;
 pub use world::{Setup, World, run};

@@ -2,6 +2,7 @@
 //! process does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::watch::Watchdog;
+use crate::watch::{Hook, Watchdog};
 use crate::weather::{millis, strikes};
 
 /// The server's only door: one request at a time, in the order of arrival. Tokio wakes those who wait for one value by
@@ -82,6 +83,26 @@ impl FaultyTransport {
         }
     }
 
+    /// What the API server would answer whose webhook fails: the simulated one calls none.
+    async fn hooked(&self, hook: Hook, request: &http::Request<Bytes>) -> Result<http::Response<Body>, BodyError> {
+        let dog = &self.watchdog;
+        let asked = dog.before(&self.identity.user().name, request);
+        let (wait, code, reason, message) = match hook {
+            Hook::Denies => {
+                let words = "admission webhook \"pods.example.com\" denied the request: not now";
+                (millis(&dog.dice, dog.weather.latency_ms_max), 403, "Forbidden", words)
+            }
+            Hook::TimesOut => {
+                let words = "Internal error occurred: failed calling webhook \"pods.example.com\": failed to call \
+                             webhook: Post \"https://pods.example.com/?timeout=10s\": context deadline exceeded";
+                (HOOK_WAIT, 500, "InternalError", words)
+            }
+        };
+        tokio::time::sleep(wait).await;
+        dog.after(asked, code);
+        refuse(code, reason, message)
+    }
+
     async fn pass(&self, request: http::Request<Bytes>) -> http::Response<Body> {
         let dog = &self.watchdog;
         if is_discovery(request.uri().path()) {
@@ -96,6 +117,13 @@ impl FaultyTransport {
     }
 }
 
+/// Until the API server no longer waits for a webhook, as `timeoutSeconds` has it by default.
+const HOOK_WAIT: Duration = Duration::from_secs(10);
+
+fn makes_pod(request: &http::Request<Bytes>) -> bool {
+    request.method() == http::Method::POST && request.uri().path().ends_with("/pods")
+}
+
 fn is_discovery(path: &str) -> bool {
     let depth = path.split('/').count();
     path == "/apis" || path == "/api/v1" || (path.starts_with("/apis/") && depth <= 4)
@@ -108,6 +136,9 @@ impl Transport for FaultyTransport {
             && let Some(metrics) = self.watchdog.metrics()
         {
             return answer(200, &metrics);
+        }
+        if let Some(hook) = self.watchdog.hook().filter(|_| makes_pod(&request)) {
+            return self.hooked(hook, &request).await;
         }
         match self.fate(&request) {
             Fate::Passes => Ok(self.pass(request).await),

@@ -37,8 +37,21 @@ pub struct Watchdog {
     seen: Mutex<Seen>,
     writes: AtomicU64,
     until_death: Mutex<Vec<u64>>,
-    load: AtomicU64,
-    metrics: Mutex<Option<Metrics>>,
+    measured: Mutex<Measured>,
+    hook: Mutex<Option<Hook>>,
+}
+
+/// An admission webhook whose failure policy is `Fail`, and what becomes of the pods that are to be made.
+#[derive(Clone, Copy, Debug)]
+pub enum Hook {
+    Denies,
+    TimesOut,
+}
+
+#[derive(Default)]
+struct Measured {
+    load: u64,
+    of_pods: Option<Metrics>,
 }
 
 /// What `metrics.k8s.io` would list of pods under a load, in thousandths of a processor for all of them.
@@ -75,8 +88,8 @@ impl Watchdog {
             seen: Mutex::default(),
             writes: AtomicU64::new(0),
             until_death,
-            load: AtomicU64::new(0),
-            metrics: Mutex::default(),
+            measured: Mutex::default(),
+            hook: Mutex::default(),
         })
     }
 
@@ -107,16 +120,26 @@ impl Watchdog {
     }
 
     pub fn measure(&self, metrics: impl Fn(u64) -> Value + Send + 'static) {
-        *self.metrics.lock() = Some(Box::new(metrics));
+        self.measured.lock().of_pods = Some(Box::new(metrics));
     }
 
     pub fn load(&self, millicores: u64) {
-        self.load.store(millicores, Ordering::Relaxed);
+        self.measured.lock().load = millicores;
     }
 
     /// The canned answer, where a scenario measures.
     pub fn metrics(&self) -> Option<Value> {
-        self.metrics.lock().as_ref().map(|metrics| metrics(self.load.load(Ordering::Relaxed)))
+        let measured = self.measured.lock();
+        measured.of_pods.as_ref().map(|metrics| metrics(measured.load))
+    }
+
+    /// From now on pods are shown to this webhook, or to none.
+    pub fn register(&self, hook: Option<Hook>) {
+        *self.hook.lock() = hook;
+    }
+
+    pub fn hook(&self) -> Option<Hook> {
+        *self.hook.lock()
     }
 
     pub fn note(&self, words: String) {

@@ -60,13 +60,15 @@ async fn dying_node(world: Arc<World>) {
     make(&world, &DEPLOYMENTS, &workload("Deployment", "web", 4)).await;
     ready_pods(&world, 4).await;
     world.cluster.kill("node-0");
+    // It may have had no pod at all.
+    let nodes = Resource::new("", "nodes");
+    let is_lost = |world: &World| condition(&world.see(&nodes, "", "node-0"), "Ready") == "Unknown";
+    world.until(600, "word of the node's silence", is_lost).await;
     let on_living = |world: &World| {
         let pods = world.list(&PODS, "default");
         pods.iter().filter(|pod| is_ready(pod) && pod["spec"]["nodeName"] == "node-1").count() == 4
     };
     world.until(1800, "four pods on the other node", on_living).await;
-    let nodes = Resource::new("", "nodes");
-    assert_eq!(condition(&world.see(&nodes, "", "node-0"), "Ready"), "Unknown");
     world.ok("DELETE", "/api/v1/nodes/node-0", &Value::Null).await;
     world.until(900, "the lost pods to go", |world| world.list(&PODS, "default").len() == 4).await;
     world.settle(900).await;

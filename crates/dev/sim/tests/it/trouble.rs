@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use coracle_sim::World;
+use coracle_sim::{Hook, World};
 use serde_json::json;
 
 use super::*;
@@ -103,6 +103,65 @@ async fn refused(world: Arc<World>) {
     world.settle(900).await;
 }
 
+/// What is to have pods: kind, name, and the name under which it hears that it cannot.
+const WORKLOADS: [(&str, &Resource, &str); 4] = [
+    ("Deployment", &DEPLOYMENTS, "web"),
+    ("StatefulSet", &STATEFUL_SETS, "kept"),
+    ("DaemonSet", &DAEMON_SETS, "each"),
+    ("Job", &JOBS, "work"),
+];
+
+async fn hooked(world: Arc<World>, hook: Hook) {
+    world.watchdog.register(Some(hook));
+    for (kind, resource, name) in WORKLOADS {
+        let mut object = workload(kind, name, 2);
+        if kind == "Job" {
+            object = json!({"apiVersion": "batch/v1", "kind": kind, "metadata": {"name": name}, "spec": {"completions": 2,
+                "parallelism": 2, "template": template(&json!({"run": name}), "i:1")}});
+            object["spec"]["template"]["spec"]["restartPolicy"] = json!("Never");
+        }
+        if kind == "DaemonSet" {
+            object["spec"].as_object_mut().unwrap().remove("replicas");
+        }
+        make(&world, resource, &object).await;
+    }
+    let told = |world: &World, name: &str| -> u64 {
+        let set = world.list(&REPLICA_SETS, "default").first().map(|set| text(set, "/metadata/name").to_owned());
+        let name = if name == "web" { set.unwrap_or_default() } else { name.to_owned() };
+        let events = world.events("default", &name);
+        events.iter().filter(|(reason, _)| reason == "FailedCreate").map(|(_, count)| count).sum()
+    };
+    for (_, _, name) in WORKLOADS {
+        world.until(900, "word of what fails", |world| told(world, name) > 0).await;
+    }
+    world.watchdog.clear_up();
+    world.pass(60).await;
+    let (writes, decided) = (world.watchdog.writes(), world.watchdog.reconciles());
+    world.pass(900).await;
+    let tried = world.watchdog.writes() - writes;
+    assert!((1..60).contains(&tried), "{tried} writes in a quarter of an hour against a webhook that fails");
+    let ends = ["deployment", "replicaset", "statefulset", "daemonset", "job"].map(|name| format!("{name}-controller"));
+    for (name, count) in world.watchdog.reconciles().into_iter().filter(|(name, _)| ends.contains(&(*name).to_owned()))
+    {
+        let more = count - decided.get(name).copied().unwrap_or(0);
+        assert!(more < 60, "{name} decided {more} times in a quarter of an hour");
+    }
+    assert_eq!(world.list(&PODS, "default").len(), 0);
+    assert_eq!(condition(&world.see(&DEPLOYMENTS, "default", "web"), "ReplicaFailure"), "True");
+    world.cluster.exits(|pod| pod["metadata"]["labels"]["run"].as_str().map(|_| 0));
+    world.watchdog.register(None);
+    world
+        .until(2400, "every pod", |world| {
+            let pods = world.list(&PODS, "default");
+            let ready = pods.iter().filter(|pod| is_ready(pod)).count();
+            ready == 6 && condition(&world.see(&JOBS, "default", "work"), "Complete") == "True"
+        })
+        .await;
+    world.settle(1800).await;
+    assert_eq!(int(&world.see(&JOBS, "default", "work"), "/status/failed"), 0, "no pod of its own failed");
+    assert_eq!(condition(&world.see(&DEPLOYMENTS, "default", "web"), "ReplicaFailure"), "");
+}
+
 async fn absurd(world: Arc<World>) {
     let cron = |name: &str, schedule: &str, more: Value| {
         let mut cron = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": name}, "spec": {
@@ -188,6 +247,16 @@ fn sets_with_the_same_selector_keep_to_their_own() {
 #[test]
 fn a_quota_that_is_used_up_is_told_and_not_hammered() {
     seeds(refused);
+}
+
+#[test]
+fn a_webhook_that_denies_is_told_and_not_hammered() {
+    seeds(|world| hooked(world, Hook::Denies));
+}
+
+#[test]
+fn a_webhook_that_does_not_answer_is_told_and_not_hammered() {
+    seeds(|world| hooked(world, Hook::TimesOut));
 }
 
 #[test]

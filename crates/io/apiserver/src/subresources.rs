@@ -10,6 +10,7 @@ pub mod token;
 use std::sync::Arc;
 
 use coracle_kinds::certificates::certificatesigningrequest::stamp_conditions;
+use coracle_kinds::core::persistentvolume::stamp_phase;
 use coracle_kinds::rules::restore_at;
 use coracle_meta::{Status, Value, time};
 
@@ -69,7 +70,7 @@ async fn whole(server: &Arc<Server>, call: &Call, target: &Target) -> Result<Res
 
 /// Of the parts whose preparation is not the kind's own, only what the part is about changes.
 fn part_of(target: &Target, mut new: Value, old: &Value, now: &str) -> Value {
-    let is_request = target.served.kind.plural == "certificatesigningrequests";
+    let plural = target.served.kind.plural;
     match target.subresource.as_str() {
         "ephemeralcontainers" => {
             let mut kept = old.clone();
@@ -82,8 +83,12 @@ fn part_of(target: &Target, mut new: Value, old: &Value, now: &str) -> Value {
             stamp_conditions(&mut new, old, now);
             approved(new, old)
         }
-        "status" if is_request => {
+        "status" if plural == "certificatesigningrequests" => {
             stamp_conditions(&mut new, old, now);
+            new
+        }
+        "status" if plural == "persistentvolumes" => {
+            stamp_phase(&mut new, old, now);
             new
         }
         _ => new,

@@ -43,14 +43,30 @@ const COLUMNS: &[Column] = &[
     text("VolumeMode", |volume, _| string_or(volume, &["spec", "volumeMode"], "<unset>")).wide(),
 ];
 
-pub const RULES: Rules = Rules {
-    default,
-    prepare_create: |volume| volume.set(&["status", "phase"], "Pending"),
-    validate,
-    validate_update,
-    columns: COLUMNS,
-    ..Rules::STANDARD
-};
+pub const RULES: Rules =
+    Rules { default, prepare_create, validate, validate_update, columns: COLUMNS, ..Rules::STANDARD };
+
+/// When it came to be in its phase.
+const SINCE: [&str; 2] = ["status", "lastPhaseTransitionTime"];
+
+fn prepare_create(volume: &mut Value) {
+    volume.set(&["status", "phase"], "Pending");
+    let created = volume.at(&["metadata", "creationTimestamp"]).clone();
+    if !created.is_null() {
+        volume.set(&SINCE, created);
+    }
+}
+
+/// Gives a phase the time that its writer left out; one that stays keeps its own.
+pub fn stamp_phase(new: &mut Value, old: &Value, now: &str) {
+    const PHASE: [&str; 2] = ["status", "phase"];
+    let (is_same, since) = (new.at(&PHASE) == old.at(&PHASE), new.at(&SINCE));
+    if !is_same && (since.is_null() || since == old.at(&SINCE)) {
+        new.set(&SINCE, now);
+    } else if is_same && since.is_null() && !old.at(&SINCE).is_null() {
+        new.set(&SINCE, old.at(&SINCE).clone());
+    }
+}
 
 fn default(volume: &mut Value, _: &str) {
     fill(volume, &["status", "phase"], "Pending");
@@ -127,5 +143,31 @@ fn validate_update(new: &Value, old: &Value, errors: &mut ErrorList) {
     if changed && source(old).get("csi").is_null() {
         let detail = "spec.persistentvolumesource is immutable after creation";
         errors.forbidden(&Path::new("spec.persistentvolumesource"), detail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shapes::tree;
+
+    #[test]
+    fn a_phase_has_the_time_it_began() {
+        let mut made = tree(r#"{"metadata":{"creationTimestamp":"t0"},"spec":{}}"#);
+        prepare_create(&mut made);
+        assert_eq!(made.get("status"), &tree(r#"{"phase":"Pending","lastPhaseTransitionTime":"t0"}"#));
+        let cases = [
+            (r#"{"phase":"Bound","lastPhaseTransitionTime":"t0"}"#, "now"),
+            (r#"{"phase":"Bound"}"#, "now"),
+            (r#"{"phase":"Bound","lastPhaseTransitionTime":"t1"}"#, "t1"),
+            (r#"{"phase":"Pending"}"#, "t0"),
+            (r#"{"phase":"Pending","lastPhaseTransitionTime":"t1"}"#, "t1"),
+        ];
+        for (status, since) in cases {
+            let mut new = made.clone();
+            new.set(&["status"], tree(status));
+            stamp_phase(&mut new, &made, "now");
+            assert_eq!(new.str_at(&SINCE), since, "{status}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Jobs: pods that run to their end.
 
+mod policies;
+
 use coracle_meta::field::Path;
 use coracle_meta::{ErrorList, Value, time};
 use jiff::Timestamp;
@@ -114,7 +116,9 @@ pub fn validate_spec(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     ] {
         not_negative(spec.get(member), &path.child(member), errors);
     }
+    policies::validate_manager(spec.get("managedBy"), &path.child("managedBy"), errors);
     validate_mode(spec, path, errors);
+    policies::validate(spec, path, errors);
     template::validate(spec.get("template"), &path.child("template"), errors);
     let policy_path = path.child("template.spec.restartPolicy");
     match spec.str_at(&["template", "spec", "restartPolicy"]) {
@@ -147,6 +151,7 @@ fn validate_mode(spec: &Value, path: &Path<'_>, errors: &mut ErrorList) {
                 let detail = "must be less than or equal to 100000 when completion mode is Indexed";
                 errors.invalid(&path.child("parallelism"), parallelism, detail);
             }
+            policies::validate_bounds(spec, path, errors);
         }
         other => errors.not_supported(&path.child("completionMode"), other, &["NonIndexed", "Indexed"]),
     }

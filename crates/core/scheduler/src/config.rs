@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coracle_meta::{Gate, Gates};
+use coracle_meta::Gates;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -213,12 +213,6 @@ impl Configuration {
 
     /// The scheduler that is asked for.
     pub fn scheduler(&self, gates: Gates) -> Result<Scheduler, ConfigError> {
-        if gates.has(Gate::GenericWorkload) && !self.extenders.is_empty() {
-            return Err(wrong(
-                "extenders",
-                "cannot be asked about groups of pods, so not with the gate GenericWorkload",
-            ));
-        }
         let mut profiles: Vec<Profile> = Vec::new();
         let standard = [ProfileText::default()];
         let texts = if self.profiles.is_empty() { &standard[..] } else { &self.profiles };

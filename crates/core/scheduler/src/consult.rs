@@ -12,6 +12,7 @@ use crate::cycle::{Found, judge, pick};
 use crate::decide::{Refused, Tried};
 use crate::extender::{Answer, EXTENDER, Extender, Filtered, Question, Victims};
 use crate::framework::{Nomination, SCORE_MAX, Status};
+use crate::group_trial::Trial;
 use crate::node::NodeFacts;
 use crate::pod::{PodInfo, PodKey};
 use crate::preemption::{Candidate, best};
@@ -20,32 +21,64 @@ use crate::snapshot::Snapshot;
 
 /// The best score an extender gives.
 const EXTENDER_SCORE_MAX: i64 = 10;
+pub(crate) const NO_CANDIDATE: &str = "no candidate node for preemption";
 
-/// What is being found out about a pod.
-pub(crate) struct Conversation {
-    tried: Tried,
-    /// The extender that is asked, or from where to look for the next.
-    at: usize,
-    stage: Stage,
-    /// The first change since it began, by its name.
-    missed: Option<&'static str>,
+/// How far a conversation about a pod had come, and the first change since it began.
+type Ended = (Stage, Option<&'static str>);
+
+/// What extenders are being asked about.
+pub(crate) enum Conversation {
+    Pod {
+        tried: Tried,
+        talk: Talk,
+        /// The first change since it began, by its name.
+        missed: Option<&'static str>,
+    },
+    Group(Box<Trial>),
 }
 
-enum Stage {
+/// What is being found out about a pod.
+pub(crate) struct Talk {
+    /// The extender that is asked, or from where to look for the next.
+    at: usize,
+    pub stage: Stage,
+}
+
+pub(crate) enum Stage {
     /// Which nodes are left.
     Nodes(Nodes),
     /// Where room may be made.
     Room { refused: Refused, candidates: Vec<Candidate> },
 }
 
+/// What an answer comes to.
+pub(crate) enum Heard {
+    /// There may be more to ask.
+    More,
+    /// The last that was to be found out: what hosts' scores add up to.
+    Scores(Scores),
+    /// An extender that cannot be done without failed.
+    Failed(String),
+}
+
+pub(crate) type Scores = HashMap<String, i64>;
+
+/// What comes of a pod whose nodes were asked about.
+pub(crate) enum Chosen {
+    Node(String),
+    /// Other nodes are to be asked about.
+    Other(Nodes),
+    Nowhere(Found),
+}
+
 #[derive(Default)]
-struct Nodes {
+pub(crate) struct Nodes {
     /// Those that everybody asked so far lets pass.
     left: Vec<String>,
     /// Those that plugins rejected when it began.
     rejected: Vec<Arc<NodeFacts>>,
     /// Those that extenders rejected.
-    refused: BTreeMap<String, Status>,
+    pub refused: BTreeMap<String, Status>,
     /// Whether nothing was looked at but the node that the pod is nominated to.
     nominated: bool,
 }
@@ -53,7 +86,30 @@ struct Nodes {
 impl Conversation {
     /// Something changed that the decision may not have seen.
     pub fn miss(&mut self, event: &'static str) {
-        self.missed.get_or_insert(event);
+        if let Conversation::Pod { missed, .. } = self {
+            missed.get_or_insert(event);
+        }
+    }
+
+    /// The pod that the last question was about.
+    fn subject(&self) -> Option<&PodInfo> {
+        match self {
+            Conversation::Pod { tried, .. } => Some(&tried.0),
+            Conversation::Group(trial) => trial.open().map(|(pod, _)| &**pod),
+        }
+    }
+}
+
+impl Talk {
+    pub fn new(stage: Stage) -> Talk {
+        Talk { at: 0, stage }
+    }
+}
+
+impl Refused {
+    /// Preemption does not help either.
+    pub fn without_room(self, why: &str) -> Refused {
+        Refused { message: format!("{} preemption: {why}", self.message), ..self }
     }
 }
 
@@ -94,16 +150,32 @@ fn binds(extender: &Extender) -> &str {
 impl Scheduler {
     /// Asks about the nodes that plugins let pass, if an extender wants to be asked.
     pub(crate) fn consult(&mut self, tried: &Tried, found: &Found, now: Timestamp) -> bool {
-        let pod = &tried.0;
+        let Some(nodes) = self.in_question(&tried.0, found) else { return false };
+        self.begin(tried.clone(), Stage::Nodes(nodes), now);
+        true
+    }
+
+    /// The nodes that an extender wants to be asked about.
+    pub(crate) fn in_question(&self, pod: &PodInfo, found: &Found) -> Option<Nodes> {
         let wants = |verb| self.extenders.next(0, pod, verb).is_some();
         if !wants(filters) && (found.feasible.len() < 2 || !wants(prioritizes)) {
-            return false;
+            return None;
         }
         let nominee = self.cluster.nominations.node_of(&pod.key).unwrap_or(&pod.nominated);
         let nodes = Nodes::new(found, &self.cluster);
         let nominated = nodes.rejected.is_empty() && nodes.left == [nominee];
-        self.begin(tried.clone(), Stage::Nodes(Nodes { nominated, ..nodes }), now);
-        true
+        Some(Nodes { nominated, ..nodes })
+    }
+
+    /// Whether a pod has to wait until others were asked about.
+    pub(crate) fn waits_for_answers(&self, pod: &PodInfo) -> bool {
+        let Some(conversation) = &self.conversation else { return false };
+        let concerns = |key: &PodKey| self.queue.get(key).is_some_and(|pod| self.extenders.talk_about(pod));
+        let is_group_of_concern = |group: PodKey| match conversation {
+            Conversation::Group(trial) if trial.group == group => true,
+            _ => self.cluster.groups.waiting(&group).iter().any(concerns),
+        };
+        self.extenders.talk_about(pod) || self.group_of(pod).is_some_and(is_group_of_concern)
     }
 
     /// Whether an extender has a say in who makes room for the pod.
@@ -127,13 +199,22 @@ impl Scheduler {
         let (pod, profile, tries) = &tried;
         let rank = self.profiles[*profile].rank(pod);
         self.queue.ask((pod.clone(), rank), *tries);
-        self.go_on(Conversation { tried, at: 0, stage, missed: None }, now);
+        self.go_on(tried, Talk::new(stage), None, now);
     }
 
     /// Puts the next question, or decides where nobody is left to ask.
-    fn go_on(&mut self, mut talk: Conversation, now: Timestamp) {
-        let pod = talk.tried.0.clone();
-        let next = |from, verb| self.extenders.next(from, &pod, verb);
+    fn go_on(&mut self, tried: Tried, mut talk: Talk, missed: Option<&'static str>, now: Timestamp) {
+        let pod = tried.0.clone();
+        let Some(question) = self.question(&pod, &mut talk) else {
+            return self.settle(tried, (talk.stage, missed), &Scores::new(), now);
+        };
+        self.conversation = Some(Conversation::Pod { tried, talk, missed });
+        self.effects.push_back(Effect::Ask { pod, question });
+    }
+
+    /// The next thing to ask about a pod.
+    pub(crate) fn question(&self, pod: &PodInfo, talk: &mut Talk) -> Option<Question> {
+        let next = |from, verb| self.extenders.next(from, pod, verb);
         let question = match &talk.stage {
             Stage::Nodes(nodes) => match next(talk.at, filters).filter(|_| !nodes.left.is_empty()) {
                 Some(extender) => Some(Question::Filter { extender, nodes: nodes.left.clone() }),
@@ -148,47 +229,54 @@ impl Scheduler {
                 .filter(|_| !candidates.is_empty())
                 .map(|extender| Question::Preempt { extender, candidates: candidates.clone() }),
         };
-        let Some(question) = question else { return self.settle(talk, &HashMap::new(), now) };
-        if let Question::Filter { extender, .. } | Question::Preempt { extender, .. } = &question {
+        if let Some(Question::Filter { extender, .. } | Question::Preempt { extender, .. }) = &question {
             talk.at = *extender;
         }
-        self.conversation = Some(talk);
-        self.effects.push_back(Effect::Ask { pod, question });
+        question
     }
 
     /// Takes an answer in.
     pub(crate) fn answered(&mut self, (key, uid): (&PodKey, &str), answer: Answer, now: Timestamp) {
-        let about = |pod: &PodInfo| pod.key == *key && pod.uid == uid;
-        let Some(mut talk) = self.conversation.take_if(|talk| about(&talk.tried.0)) else { return };
+        let about = |talk: &mut Conversation| talk.subject().is_some_and(|pod| pod.key == *key && pod.uid == uid);
+        match self.conversation.take_if(about) {
+            None => (),
+            Some(Conversation::Group(trial)) => self.group_answered(*trial, answer, now),
+            Some(Conversation::Pod { tried, mut talk, missed }) => match self.hear(&tried.0, &mut talk, answer) {
+                Heard::More => self.go_on(tried, talk, missed, now),
+                Heard::Scores(scores) => self.settle(tried, (talk.stage, missed), &scores, now),
+                Heard::Failed(error) => self.give_up(tried, (talk.stage, missed), error, now),
+            },
+        }
+    }
+
+    /// Takes over what an answer says.
+    pub(crate) fn hear(&self, pod: &PodInfo, talk: &mut Talk, answer: Answer) -> Heard {
         let ignorable = self.extenders.all().get(talk.at).is_some_and(|extender| extender.ignorable);
         match (&mut talk.stage, answer) {
             (Stage::Nodes(nodes), Answer::Filter(Ok(filtered))) => nodes.narrow(filtered),
             // Where the nominated node cannot be judged, all are looked at.
             (Stage::Nodes(nodes), Answer::Filter(Err(_))) if nodes.nominated && !ignorable => nodes.left.clear(),
-            (Stage::Nodes(_), Answer::Filter(Err(error))) if !ignorable => return self.give_up(talk, error, now),
-            (Stage::Nodes(_), Answer::Prioritize(answers)) => {
-                let scores = self.weigh(&talk.tried.0, answers);
-                return self.settle(talk, &scores, now);
-            }
+            (Stage::Nodes(_), Answer::Filter(Err(error))) if !ignorable => return Heard::Failed(error),
+            (Stage::Nodes(_), Answer::Prioritize(answers)) => return Heard::Scores(self.weigh(pod, answers)),
             (Stage::Room { candidates, .. }, Answer::Preempt(answer)) => {
                 let narrowed = answer.and_then(|victims| self.room(&self.extenders.all()[talk.at], victims));
                 match narrowed {
                     Ok(narrowed) => *candidates = narrowed,
-                    Err(error) if !ignorable => return self.give_up(talk, error, now),
+                    Err(error) if !ignorable => return Heard::Failed(error),
                     Err(_) => (),
                 }
             }
             _ => (),
         }
         talk.at += 1;
-        self.go_on(talk, now);
+        Heard::More
     }
 
     /// What extenders' scores add up to, by host. One that does not answer gives none.
-    fn weigh(&self, pod: &PodInfo, answers: Vec<Result<Vec<(String, i64)>, String>>) -> HashMap<String, i64> {
+    fn weigh(&self, pod: &PodInfo, answers: Vec<Result<Vec<(String, i64)>, String>>) -> Scores {
         let asked =
             self.extenders.all().iter().filter(|asked| !asked.prioritize_verb.is_empty() && asked.cares_for(pod));
-        let mut totals = HashMap::new();
+        let mut totals = Scores::new();
         for (extender, scores) in asked.zip(answers) {
             for (host, score) in scores.into_iter().flatten() {
                 let scaled = score.saturating_mul(extender.weight).saturating_mul(SCORE_MAX / EXTENDER_SCORE_MAX);
@@ -227,22 +315,21 @@ impl Scheduler {
     }
 
     /// An extender that cannot be done without failed.
-    fn give_up(&mut self, talk: Conversation, error: String, now: Timestamp) {
-        let (asked, profile, tries) = talk.tried;
+    fn give_up(&mut self, tried: Tried, (stage, missed): Ended, error: String, now: Timestamp) {
+        let (asked, profile, tries) = tried;
         let Some(pod) = self.queue.take_asked(&asked.key) else { return };
-        match talk.stage {
+        match stage {
             Stage::Nodes(_) => self.fail_by_error((pod, profile, tries), error, now),
             Stage::Room { refused, .. } => {
-                let message = format!("{} preemption: {error}", refused.message);
-                self.fail((pod, profile, tries), Refused { message, ..refused }, Some(Nomination::Keep), now);
+                self.fail((pod, profile, tries), refused.without_room(&error), Some(Nomination::Keep), now);
             }
         }
-        self.make_up_for(&asked.key, talk.missed, now);
+        self.make_up_for(&asked.key, missed, now);
     }
 
     /// Decides with all that was answered.
-    fn settle(&mut self, talk: Conversation, scores: &HashMap<String, i64>, now: Timestamp) {
-        let Conversation { tried: (asked, profile, tries), stage, missed, .. } = talk;
+    fn settle(&mut self, tried: Tried, (stage, missed): Ended, scores: &Scores, now: Timestamp) {
+        let (asked, profile, tries) = tried;
         let key = &asked.key;
         let Some(pod) = self.queue.take_asked(key) else { return };
         if !Arc::ptr_eq(&pod.shape, &asked.shape) {
@@ -256,8 +343,7 @@ impl Scheduler {
                     self.make_room((pod, profile, tries), refused, (node.clone(), victims.clone()), now);
                 }
                 None => {
-                    let message = format!("{} preemption: no candidate node for preemption", refused.message);
-                    self.fail((pod, profile, tries), Refused { message, ..refused }, Some(Nomination::Keep), now);
+                    self.fail((pod, profile, tries), refused.without_room(NO_CANDIDATE), Some(Nomination::Keep), now);
                 }
             },
         }
@@ -265,34 +351,59 @@ impl Scheduler {
     }
 
     /// Places the pod on the best of the nodes left that can still take it.
-    fn place(&mut self, tried: Tried, nodes: Nodes, scores: &HashMap<String, i64>, now: Timestamp) {
+    fn place(&mut self, tried: Tried, nodes: Nodes, scores: &Scores, now: Timestamp) {
         let (pod, profile, _) = &tried;
         let (pod, profile) = (pod.clone(), *profile);
         let mut class = self.class_of(&pod, profile);
-        let feasible = self.still_feasible(&pod, &mut class, &nodes.left);
+        match self.choice((&pod, profile), &mut class, &nodes, scores) {
+            Chosen::Node(node) => {
+                self.profiles[profile].classes.keep(&pod, class);
+                self.commit(tried, node, now);
+            }
+            Chosen::Other(nodes) => {
+                self.profiles[profile].classes.keep(&pod, class);
+                self.begin(tried, Stage::Nodes(nodes), now);
+            }
+            Chosen::Nowhere(found) => {
+                self.refuse(&mut class, &found, tried, now);
+                self.keep_unbiased(&pod, profile, class, &nodes);
+            }
+        }
+    }
+
+    /// What extenders say may be new each time: a class must not hold on to it, nor to a refusal that rests on it.
+    pub(crate) fn keep_unbiased(&mut self, pod: &PodInfo, profile: usize, mut class: Class, nodes: &Nodes) {
+        if nodes.refused.is_empty() {
+            *class.refusal() = None;
+            self.profiles[profile].classes.keep(pod, class);
+        }
+    }
+
+    /// The best of the nodes left that can still take the pod.
+    pub(crate) fn choice(
+        &mut self,
+        (pod, profile): (&PodInfo, usize),
+        class: &mut Class,
+        nodes: &Nodes,
+        scores: &Scores,
+    ) -> Chosen {
+        let feasible = self.still_feasible(pod, class, &nodes.left);
         if !feasible.is_empty() {
             let mut totals = class.totals(&feasible, self.cluster.nodes());
             for (at, total) in feasible.iter().zip(&mut totals) {
                 let name = &self.cluster.nodes()[*at as usize].name;
                 *total = total.saturating_add(scores.get(name).copied().unwrap_or(0));
             }
-            let node = self.cluster.nodes()[pick(&feasible, &totals, self.turn) as usize].name.clone();
-            self.profiles[profile].classes.keep(&pod, class);
-            return self.commit(tried, node, now);
+            let at = pick(&feasible, &totals, self.turn) as usize;
+            return Chosen::Node(self.cluster.nodes()[at].name.clone());
         }
         let found = match nodes.nominated {
-            true => self.search_anywhere(&pod, &mut class, profile),
-            false => self.against(&pod, &mut class, &nodes),
+            true => self.search_anywhere(pod, class, profile),
+            false => self.against(pod, class, nodes),
         };
-        if !found.feasible.is_empty() {
-            self.profiles[profile].classes.keep(&pod, class);
-            return self.begin(tried, Stage::Nodes(Nodes::new(&found, &self.cluster)), now);
-        }
-        self.refuse(&mut class, &found, tried, now);
-        // What extenders say may be new each time: a class must not hold on to it, nor to a refusal that rests on it.
-        if nodes.refused.is_empty() {
-            *class.refusal() = None;
-            self.profiles[profile].classes.keep(&pod, class);
+        match found.feasible.is_empty() {
+            true => Chosen::Nowhere(found),
+            false => Chosen::Other(Nodes::new(&found, &self.cluster)),
         }
     }
 

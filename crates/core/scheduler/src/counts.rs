@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::queue::Tries;
 
@@ -37,6 +37,14 @@ impl GroupResult {
             GroupResult::Error => "error",
         }
     }
+}
+
+/// How many tries of groups there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GroupTries {
+    pub made: u64,
+    /// How long they went on beside single steps, while extenders were asked, in all.
+    pub asked_seconds: f64,
 }
 
 /// Observations by size. Bucket `n` holds those up to `first * 2^n` that are in none before; larger ones are in none.
@@ -96,7 +104,7 @@ pub struct Counts {
     /// Seconds from when a pod could first be tried until it was bound, by how many tries it took, up to `TRIES_MAX`.
     pub waits: BTreeMap<u32, Histogram<20>>,
     /// How tries of groups of pods ended, by profile's place and result.
-    pub groups: BTreeMap<(usize, GroupResult), u64>,
+    pub groups: BTreeMap<(usize, GroupResult), GroupTries>,
     /// Scheduled pods that only time brought up again.
     pub flushed: u64,
     pub preemptions: u64,
@@ -125,8 +133,10 @@ impl Counts {
     }
 
     /// A try of a group of the profile at this place ended.
-    pub fn group_ended(&mut self, profile: usize, result: GroupResult) {
-        *self.groups.entry((profile, result)).or_default() += 1;
+    pub fn group_ended(&mut self, of: (usize, GroupResult), asked: SignedDuration) {
+        let tries = self.groups.entry(of).or_default();
+        tries.made += 1;
+        tries.asked_seconds += asked.as_secs_f64().max(0.0);
     }
 
     /// A try of a pod of the profile at this place ended.

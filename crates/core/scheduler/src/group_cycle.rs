@@ -7,23 +7,18 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use coracle_meta::Gate;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::class::Class;
 use crate::counts::{GroupResult, Outcome};
-use crate::cycle::{Found, choose};
 use crate::decide::{Refused, Tried};
-use crate::framework::{Change, Nomination, Permit, Point, PostFilter};
+use crate::framework::{Change, Nomination};
+use crate::group_trial::{Fate, Spot, Trial};
 use crate::pod::{PodInfo, PodKey};
-use crate::preemption::{Attempt, Choice};
 use crate::queue::{Rejectors, Tries};
 use crate::scheduler::{Effect, Reason, Scheduler};
 
 const UNSCHEDULABLE: &str = "pod group is unschedulable";
 const FOR_ROOM: &str = "pod group is unschedulable, pod group is waiting for preemption to complete";
-/// Added to what the plugins say that ask a pod to wait.
-const NOBODY_REJECTED: &str = "one or more plugins asked to wait and no plugin rejected pod";
-
 /// What a group's PodGroupScheduled condition is to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupOutcome {
@@ -46,43 +41,13 @@ impl Effect {
     }
 }
 
-/// Where a pod would go, and who has to go from there first.
-struct Spot {
-    node: String,
-    victims: Vec<Arc<PodInfo>>,
-    /// Set where there are victims: what stands in the way as yet.
-    refused: Option<Refused>,
-}
-
-/// How a member fared.
-enum Fate {
-    /// It counts on the node, as if room had been made; what it is to wait for, if anything.
-    Placed {
-        spot: Spot,
-        waits: Option<String>,
-    },
-    Refused {
-        refused: Refused,
-        nomination: Nomination,
-    },
-    Failed(String),
-}
-
 /// What comes of the group.
-enum Verdict {
+pub(crate) enum Verdict {
     Goes,
     /// It could go if the victims did.
     NeedsRoom,
     Cannot,
     Failed(String),
-}
-
-/// How to take back that a pod counts on a node.
-struct Assumed {
-    pod: Arc<PodInfo>,
-    nominated: Option<String>,
-    node: String,
-    victims: Vec<Arc<PodInfo>>,
 }
 
 impl Scheduler {
@@ -119,13 +84,23 @@ impl Scheduler {
             }
             return;
         }
-        let (verdict, fates) = self.try_members(&members, profile);
-        let outcome = self.tell_group(&verdict, profile);
+        self.go_through(Trial::new(key.clone(), profile, members), None, now);
+    }
+
+    /// Sends the members of a group that may go on their way, and says of the others why they do not.
+    pub(crate) fn end_trial(&mut self, mut trial: Trial, now: Timestamp) {
+        let verdict = trial.verdict();
+        if !matches!(verdict, Verdict::Goes) {
+            self.take_all_back(&mut trial);
+        }
+        let Trial { group, profile, members, fates, .. } = trial;
+        let Some((_, first)) = members.first() else { return };
+        let outcome = self.tell_group(&verdict, profile, now.duration_since(first.began));
         let mut fates = fates.into_iter();
         for (pod, tries) in members {
             self.settle_member((pod, profile, tries), &verdict, fates.next(), now);
         }
-        self.effects.push_back(Effect::Group { group: key.clone(), outcome });
+        self.effects.push_back(Effect::Group { group, outcome });
     }
 
     /// All members that may be tried now, the most important and longest known first.
@@ -140,133 +115,15 @@ impl Scheduler {
         members
     }
 
-    /// Gives each its node in turn. They keep them where the group goes.
-    fn try_members(&mut self, members: &[(Arc<PodInfo>, Tries)], profile: usize) -> (Verdict, Vec<Fate>) {
-        let (mut verdict, mut fates, mut assumed) = (Verdict::Cannot, Vec::new(), Vec::new());
-        let mut needs_room = false;
-        for (pod, _) in members {
-            let fate = self.try_member(pod, profile, &mut assumed);
-            match &fate {
-                Fate::Placed { spot, waits } => {
-                    needs_room |= spot.refused.is_some();
-                    match (waits, needs_room) {
-                        (Some(_), _) => (),
-                        (None, true) => verdict = Verdict::NeedsRoom,
-                        (None, false) => verdict = Verdict::Goes,
-                    }
-                }
-                Fate::Refused { .. } => (),
-                Fate::Failed(why) => {
-                    verdict = Verdict::Failed(format!("failed to schedule other pod from a pod group: {why}"));
-                    fates.push(fate);
-                    break;
-                }
-            }
-            fates.push(fate);
-        }
-        if !matches!(verdict, Verdict::Goes) {
-            while let Some(last) = assumed.pop() {
-                self.take_back(last, profile);
-            }
-        }
-        (verdict, fates)
-    }
-
-    fn try_member(&mut self, pod: &Arc<PodInfo>, profile: usize, assumed: &mut Vec<Assumed>) -> Fate {
-        self.turn = self.turn.wrapping_add(1);
-        if self.cluster.nodes().is_empty() {
-            let refused = Refused { message: "no nodes available to schedule pods".into(), by: Rejectors::new() };
-            return Fate::Refused { refused, nomination: Nomination::Clear };
-        }
-        let mut class = self.class_of(pod, profile);
-        let found = match class.rejection() {
-            Some(_) => Found::default(),
-            None => self.search(pod, &mut class, self.profiles[profile].percent),
-        };
-        let spot = match found.feasible.is_empty() {
-            true => self.find_room(pod, &mut class, &found, profile),
-            false => {
-                let at = choose(&mut class, &self.cluster, &found.feasible, self.turn);
-                let node = self.cluster.nodes()[at as usize].name.clone();
-                Ok(Spot { node, victims: Vec::new(), refused: None })
-            }
-        };
-        self.profiles[profile].classes.keep(pod, class);
-        match spot {
-            Ok(spot) => self.assume(pod, profile, spot, assumed),
-            Err(fate) => fate,
-        }
-    }
-
-    fn find_room(&mut self, pod: &PodInfo, class: &mut Class, found: &Found, profile: usize) -> Result<Spot, Fate> {
-        let mut refused = Refused::of(class, found, self.cluster.nodes().len());
-        let (cluster, turn, choice) = (&self.cluster, self.turn, Choice::Best);
-        let after = self.profiles[profile].post_filter(&mut Attempt { pod, cluster, class, found, turn, choice });
-        self.counts.preemptions += u64::from(after.is_some());
-        let (message, nomination) = match after {
-            Some(PostFilter::Made { node, victims }) => return Ok(Spot { node, victims, refused: Some(refused) }),
-            Some(PostFilter::Helpless { message, nomination }) => (message, nomination),
-            Some(PostFilter::Stuck { message }) => (message, Nomination::Keep),
-            Some(PostFilter::Candidates(_)) | None => {
-                return Err(Fate::Refused { refused, nomination: Nomination::Clear });
-            }
-        };
-        refused.message = format!("{} {message}", refused.message);
-        Err(Fate::Refused { refused, nomination })
-    }
-
-    /// Lets a pod count on a node, without those who would have to go, and asks whether it may.
-    fn assume(&mut self, pod: &Arc<PodInfo>, profile: usize, spot: Spot, assumed: &mut Vec<Assumed>) -> Fate {
-        let Spot { node, victims, .. } = &spot;
-        let nominated = self.cluster.nominations.node_of(&pod.key).map(str::to_owned);
-        victims.iter().for_each(|victim| drop(self.cluster.lift(&victim.key)));
-        self.cluster.put(pod.clone(), node);
-        self.cluster.nominations.remove(&pod.key);
-        let last = Assumed { pod: pod.clone(), nominated, node: node.clone(), victims: victims.clone() };
-        if let Err((plugin, status)) = self.reserve(pod, profile, node) {
-            self.take_back(last, profile);
-            let refused = Refused::by(plugin, &status);
-            return Fate::Refused { refused, nomination: Nomination::Clear };
-        }
-        let (plugin, permit) = self.profiles[profile].permit(pod, node, &self.cluster);
-        let waits = match permit {
-            Permit::Allow => None,
-            Permit::Wait(why) => Some(format!("{why}, {NOBODY_REJECTED}")),
-            Permit::Reject(status) => {
-                self.take_back(last, profile);
-                return Fate::Refused { refused: Refused::by(plugin, &status), nomination: Nomination::Clear };
-            }
-            Permit::Fail(why) => {
-                self.take_back(last, profile);
-                return Fate::Failed(format!("running Permit plugin {plugin:?}: {why}"));
-            }
-        };
-        assumed.push(last);
-        Fate::Placed { spot, waits }
-    }
-
-    fn take_back(&mut self, last: Assumed, profile: usize) {
-        let Assumed { pod, nominated, node, victims } = last;
-        for plugin in self.profiles[profile].at(Point::Reserve) {
-            plugin.unreserve(&pod, &mut self.cluster);
-        }
-        self.cluster.lift(&pod.key);
-        self.cluster.groups.wait(&pod);
-        if let Some(node) = nominated {
-            self.cluster.nominate(pod, &node);
-        }
-        victims.into_iter().for_each(|victim| self.cluster.put(victim, &node));
-    }
-
     /// Counts what came of a group, and says it.
-    fn tell_group(&mut self, verdict: &Verdict, profile: usize) -> GroupOutcome {
+    fn tell_group(&mut self, verdict: &Verdict, profile: usize, asked: SignedDuration) -> GroupOutcome {
         let (result, said) = match verdict {
             Verdict::Goes => (GroupResult::Scheduled, None),
             Verdict::NeedsRoom => (GroupResult::WaitingOnPreemption, Some((Reason::Unschedulable, FOR_ROOM))),
             Verdict::Cannot => (GroupResult::Unschedulable, Some((Reason::Unschedulable, UNSCHEDULABLE))),
             Verdict::Failed(why) => (GroupResult::Error, Some((Reason::SchedulerError, why.as_str()))),
         };
-        self.counts.group_ended(profile, result);
+        self.counts.group_ended((profile, result), asked);
         match said {
             None => GroupOutcome::Scheduled,
             Some((reason, message)) => GroupOutcome::Not { reason, message: message.to_owned() },

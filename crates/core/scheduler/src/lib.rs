@@ -7,6 +7,7 @@ pub mod scheduler;
 mod consult;
 mod decide;
 mod group_cycle;
+mod group_trial;
 mod watched;
 
 pub mod config;

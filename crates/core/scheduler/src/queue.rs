@@ -188,8 +188,8 @@ impl Queue {
     /// Takes a pod out that another of its group was taken for, unless it is kept from being tried.
     pub fn take(&mut self, key: &PodKey, now: Timestamp) -> Option<(Arc<PodInfo>, Tries)> {
         match self.pods.get(key)?.state {
-            State::Gated | State::Asked | State::Held => return None,
-            State::Ready => (),
+            State::Gated | State::Asked => return None,
+            State::Ready | State::Held => (),
             State::Backoff { .. } | State::Unschedulable => self.count(ACTIVE, ACTIVATED),
         }
         let Waiting { pod, attempts, first, since, flushed, .. } = self.remove(key)?;

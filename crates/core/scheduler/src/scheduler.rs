@@ -238,7 +238,7 @@ impl Scheduler {
                 self.queue.release_held();
             }
             let (pod, tries) = self.queue.pop(now)?;
-            if self.conversation.is_some() && self.extenders.talk_about(&pod) {
+            if self.waits_for_answers(&pod) {
                 let rank = self.profile_of(&pod).map_or(0, |profile| self.profiles[profile].rank(&pod));
                 self.queue.hold((pod, rank), tries);
                 continue;

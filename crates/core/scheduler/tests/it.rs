@@ -10,6 +10,8 @@ mod extenders;
 mod feasibility;
 #[path = "it/gangs.rs"]
 mod gangs;
+#[path = "it/gangs_asked.rs"]
+mod gangs_asked;
 #[path = "it/kept.rs"]
 mod kept;
 #[path = "it/naive.rs"]

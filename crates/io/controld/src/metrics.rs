@@ -68,8 +68,8 @@ struct Numbers {
 #[derive(Clone, Debug)]
 pub struct Durations {
     algorithm: Histogram<15>,
-    /// Of groups of pods, by profile's place and result.
-    groups: BTreeMap<(usize, GroupResult), Histogram<15>>,
+    /// Of groups of pods, by profile's place and result, and how many seconds of that extenders were asked.
+    groups: BTreeMap<(usize, GroupResult), (Histogram<15>, f64)>,
 }
 
 impl Default for Durations {
@@ -81,12 +81,17 @@ impl Default for Durations {
 impl Durations {
     /// A decision was made, of which the counts tell.
     pub fn observe(&mut self, counts: &Tallied, took: Duration) {
-        let seconds = took.as_secs_f64();
-        self.algorithm.observe(seconds);
+        self.algorithm.observe(took.as_secs_f64());
+        self.observe_groups(counts, took);
+    }
+
+    /// A step was made by which the tries of groups may have ended of which the counts tell.
+    pub fn observe_groups(&mut self, counts: &Tallied, took: Duration) {
         for (of, tries) in &counts.groups {
-            let known = self.groups.entry(*of).or_insert_with(|| Histogram::new(0.001));
-            if known.count < *tries {
-                known.observe(seconds);
+            let (known, asked) = self.groups.entry(*of).or_insert_with(|| (Histogram::new(0.001), 0.0));
+            if known.count < tries.made {
+                known.observe(took.as_secs_f64() + tries.asked_seconds - *asked);
+                *asked = tries.asked_seconds;
             }
         }
     }
@@ -163,9 +168,9 @@ impl Numbers {
             format!("profile=\"{}\",result=\"{}\"", self.tallied.profiles[*profile].name, result.as_str())
         };
         let name = family(out, "scheduler_podgroup_schedule_attempts_total", "counter");
-        groups.iter().for_each(|(of, durations)| line(out, name, &labels(of), durations.count));
+        groups.iter().for_each(|(of, (durations, _))| line(out, name, &labels(of), durations.count));
         let name = family(out, "scheduler_podgroup_scheduling_attempt_duration_seconds", "histogram");
-        groups.iter().for_each(|(of, durations)| spread(out, name, &labels(of), durations));
+        groups.iter().for_each(|(of, (durations, _))| spread(out, name, &labels(of), durations));
     }
 
     /// What waits and why, and what is known of the cluster.

@@ -98,6 +98,15 @@ impl Gauge {
         effect
     }
 
+    /// Takes an event in. By answers of extenders the try of a group may end.
+    fn observe(&mut self, scheduler: &mut Scheduler, event: Event, clock: &Clock) {
+        let (answers, began) = (matches!(event, Event::Answered { .. }), Instant::now());
+        scheduler.observe(event, clock.now());
+        if answers {
+            self.durations.observe_groups(scheduler.counts(), began.elapsed());
+        }
+    }
+
     fn tell(&self, scheduler: &Scheduler) {
         self.metrics.set(scheduler, &self.durations);
     }
@@ -145,7 +154,7 @@ impl Shell {
             }
         };
         if let Some(event) = event {
-            self.scheduler.observe(event, self.clock.now());
+            self.gauge.observe(&mut self.scheduler, event, &self.clock);
         }
     }
 

@@ -1,5 +1,6 @@
 //! An extender over real HTTP: what it is sent, and what becomes of what it answers.
 
+use coracle_meta::{Gates, Resource};
 use coracle_scheduler::Scheduler;
 use coracle_scheduler::config::Configuration;
 use serde_json::{Value, json};
@@ -44,12 +45,14 @@ async fn serve(answers: Vec<(u16, Value)>) -> (String, mpsc::UnboundedReceiver<(
 }
 
 fn scheduler(extender: Value) -> Scheduler {
+    gated(extender, Gates::default())
+}
+
+fn gated(extender: Value, gates: Gates) -> Scheduler {
     let config = json!({
         "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration", "extenders": [extender],
     });
-    Configuration::read(config)
-        .and_then(|read| read.scheduler(coracle_meta::Gates::default()))
-        .expect("a configuration")
+    Configuration::read(config).and_then(|read| read.scheduler(gates)).expect("a configuration")
 }
 
 fn names(list: &Value) -> Vec<String> {
@@ -135,5 +138,35 @@ async fn victims_are_named_by_uid_to_those_that_know_the_pods() {
     assert_eq!(args["NodeNameToMetaVictims"], json!({"a": {"Pods": [{"UID": "low-uid"}], "NumPDBViolations": 0}}));
     assert_eq!(args["NodeNameToVictims"], Value::Null);
     world.seen("DELETE /api/v1/namespaces/n/pods/low").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_pods_of_a_gang_are_asked_about_one_by_one_and_bound_together() {
+    let kept = json!({"NodeNames": ["b"]});
+    let (url, mut asked) = serve(vec![(200, kept.clone()), (200, kept)]).await;
+    let extender = json!({"urlPrefix": url, "filterVerb": "filter", "nodeCacheCapable": true});
+    let group = json!({
+        "apiVersion": "scheduling.k8s.io/v1alpha2", "kind": "PodGroup", "metadata": {"name": "g", "namespace": "n"},
+        "spec": {"schedulingPolicy": {"gang": {"minCount": 2}}},
+    });
+    let member = |name: &str| {
+        let (resource, mut pod) = pod(name, 0, 100, "");
+        pod["spec"]["schedulingGroup"] = json!({"podGroupName": "g"});
+        (resource, pod)
+    };
+    let objects =
+        [node("a"), node("b"), (Resource::new("scheduling.k8s.io", "podgroups"), group), member("p"), member("q")];
+    let mut world = World::start(gated(extender, Gates::GANGS), objects, &[]);
+    for name in ["p", "q"] {
+        let (path, args) = asked.recv().await.unwrap();
+        assert_eq!((path.as_str(), &args["Pod"]["metadata"]["name"]), ("/sched/filter", &json!(name)));
+    }
+    let bound = world.seen("/binding").await;
+    assert_eq!(bound.body["target"]["name"], "b");
+    world.seen("/binding").await;
+    world
+        .counted("scheduler_podgroup_schedule_attempts_total{profile=\"default-scheduler\",result=\"scheduled\"} 1")
+        .await;
     world.end().await;
 }

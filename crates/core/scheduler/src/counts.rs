@@ -74,6 +74,12 @@ impl<const N: usize> Histogram<N> {
         }
     }
 
+    /// The observations of both.
+    pub fn with(mut self, other: &Histogram<N>) -> Histogram<N> {
+        self.buckets.iter_mut().zip(&other.buckets).for_each(|(bucket, more)| *bucket += more);
+        Histogram { count: self.count + other.count, sum: self.sum + other.sum, ..self }
+    }
+
     /// Each bound, and how many observations are not above it.
     pub fn cumulated(&self) -> impl Iterator<Item = (f64, u64)> {
         let bounds = std::iter::successors(Some(self.first), |bound| Some(bound * 2.0));

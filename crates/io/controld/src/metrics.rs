@@ -64,17 +64,43 @@ struct Numbers {
     durations: Durations,
 }
 
-/// How many seconds decisions took.
+/// How many seconds decisions and deeds took.
 #[derive(Clone, Debug)]
 pub struct Durations {
     algorithm: Histogram<15>,
     /// Of groups of pods, by profile's place and result, and how many seconds of that extenders were asked.
     groups: BTreeMap<(usize, GroupResult), (Histogram<15>, f64)>,
+    /// By profile's place.
+    deeds: BTreeMap<(DeedKind, Success, usize), Histogram<12>>,
+    evictions: BTreeMap<Success, Histogram<20>>,
+    /// How many pods are being bound.
+    binding: usize,
+}
+
+/// What of the scheduler's deeds is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeedKind {
+    Bind,
+    PreBind,
+    /// The victims of a pod are evicted.
+    Evict,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Success {
+    Yes,
+    No,
 }
 
 impl Default for Durations {
     fn default() -> Durations {
-        Durations { algorithm: Histogram::new(0.001), groups: BTreeMap::new() }
+        Durations {
+            algorithm: Histogram::new(0.001),
+            groups: BTreeMap::new(),
+            deeds: BTreeMap::new(),
+            evictions: BTreeMap::new(),
+            binding: 0,
+        }
     }
 }
 
@@ -94,6 +120,21 @@ impl Durations {
                 *asked = tries.asked_seconds;
             }
         }
+    }
+
+    /// A deed begins.
+    pub fn begin(&mut self, kind: DeedKind) {
+        self.binding += usize::from(kind != DeedKind::Evict);
+    }
+
+    /// A deed for a pod of the profile at this place is done.
+    pub fn end(&mut self, (kind, success): (DeedKind, Success), profile: usize, took: Duration) {
+        let seconds = took.as_secs_f64();
+        if kind == DeedKind::Evict {
+            return self.evictions.entry(success).or_insert_with(|| Histogram::new(0.01)).observe(seconds);
+        }
+        self.binding = self.binding.saturating_sub(1);
+        self.deeds.entry((kind, success, profile)).or_insert_with(|| Histogram::new(0.0001)).observe(seconds);
     }
 }
 
@@ -118,6 +159,7 @@ impl SchedulerMetrics {
         if let Some(numbers) = &*self.0.lock() {
             numbers.tries(&mut out);
             numbers.groups(&mut out);
+            numbers.deeds(&mut out);
             numbers.queues(&mut out);
         }
         out
@@ -171,6 +213,32 @@ impl Numbers {
         groups.iter().for_each(|(of, (durations, _))| line(out, name, &labels(of), durations.count));
         let name = family(out, "scheduler_podgroup_scheduling_attempt_duration_seconds", "histogram");
         groups.iter().for_each(|(of, (durations, _))| spread(out, name, &labels(of), durations));
+        let name = family(out, "scheduler_podgroup_scheduling_algorithm_duration_seconds", "histogram");
+        let all = groups.values().fold(Histogram::new(0.001), |sum, (durations, _)| sum.with(durations));
+        spread(out, name, "", &all);
+    }
+
+    /// How long bindings and evictions took.
+    fn deeds(&self, out: &mut String) {
+        let Durations { deeds, evictions, binding, .. } = &self.durations;
+        let name = family(out, "scheduler_framework_extension_point_duration_seconds", "histogram");
+        for ((kind, success, profile), durations) in deeds {
+            let point = if *kind == DeedKind::Bind { "Bind" } else { "PreBind" };
+            let status = if *success == Success::Yes { "Success" } else { "Error" };
+            let profile = &self.tallied.profiles[*profile].name;
+            let labels = format!("extension_point=\"{point}\",profile=\"{profile}\",status=\"{status}\"");
+            spread(out, name, &labels, durations);
+        }
+        let result = |success: &Success| match success {
+            Success::Yes => "result=\"success\"",
+            Success::No => "result=\"error\"",
+        };
+        let name = family(out, "scheduler_preemption_goroutines_execution_total", "counter");
+        evictions.iter().for_each(|(success, durations)| line(out, name, result(success), durations.count));
+        let name = family(out, "scheduler_preemption_goroutines_duration_seconds", "histogram");
+        evictions.iter().for_each(|(success, durations)| spread(out, name, result(success), durations));
+        let name = family(out, "scheduler_goroutines", "gauge");
+        line(out, name, "operation=\"binding\"", binding);
     }
 
     /// What waits and why, and what is known of the cluster.
@@ -247,6 +315,10 @@ mod tests {
         assert!(scheduler.next(now).is_some());
         let mut took = Durations::default();
         took.observe(scheduler.counts(), Duration::from_millis(3));
+        let bound = (DeedKind::Bind, Success::Yes);
+        [DeedKind::Bind, DeedKind::PreBind, DeedKind::Evict].into_iter().for_each(|kind| took.begin(kind));
+        took.end(bound, 0, Duration::from_micros(150));
+        took.end((DeedKind::Evict, Success::No), 0, Duration::from_millis(15));
         metrics.set(&scheduler, &took);
         let text = metrics.text();
         for line in [
@@ -257,6 +329,36 @@ mod tests {
             "scheduler_pending_pods{queue=\"unschedulable\"} 1",
             "scheduler_queue_incoming_pods_total{event=\"UnschedulablePodAdd\",queue=\"active\"} 1",
             "scheduler_preemption_victims_count 0",
+            "scheduler_framework_extension_point_duration_seconds_bucket{extension_point=\"Bind\",\
+             profile=\"default-scheduler\",status=\"Success\",le=\"0.0002\"} 1",
+            "scheduler_preemption_goroutines_execution_total{result=\"error\"} 1",
+            "scheduler_preemption_goroutines_duration_seconds_bucket{result=\"error\",le=\"0.02\"} 1",
+            "scheduler_goroutines{operation=\"binding\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn tries_of_groups_count_with_the_time_that_extenders_took() {
+        let mut scheduler = Scheduler::standard("default-scheduler").counts().clone();
+        let mut took = Durations::default();
+        for (asked, milliseconds) in [(0, 3), (2, 4)] {
+            scheduler.group_ended((0, GroupResult::Scheduled), jiff::SignedDuration::from_secs(asked));
+            took.observe_groups(&scheduler, Duration::from_millis(milliseconds));
+            took.observe_groups(&scheduler, Duration::from_millis(9));
+        }
+        scheduler.group_ended((0, GroupResult::Error), jiff::SignedDuration::ZERO);
+        took.observe_groups(&scheduler, Duration::from_millis(1));
+        let metrics = SchedulerMetrics::default();
+        metrics.set(&Scheduler::standard("default-scheduler"), &took);
+        let text = metrics.text();
+        let scheduled = "{profile=\"default-scheduler\",result=\"scheduled\"}";
+        for line in [
+            format!("scheduler_podgroup_schedule_attempts_total{scheduled} 2"),
+            format!("scheduler_podgroup_scheduling_attempt_duration_seconds_sum{scheduled} 2.007"),
+            "scheduler_podgroup_scheduling_algorithm_duration_seconds_bucket{le=\"0.004\"} 2".into(),
+            "scheduler_podgroup_scheduling_algorithm_duration_seconds_count 3".into(),
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

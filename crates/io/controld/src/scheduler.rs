@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use self::deeds::Deeds;
 use self::events::Events;
 use self::extenders::Callers;
-use crate::metrics::{Durations, SchedulerMetrics};
+use crate::metrics::{DeedKind, Durations, SchedulerMetrics, Success};
 
 pub use self::extenders::check_extenders;
 
@@ -36,7 +36,14 @@ const TURN_MAX: usize = 64;
 enum Message {
     Happened(Event),
     /// An effect for the pod was carried out; what the core has to know of it.
-    Done(PodKey, Option<Event>),
+    Done(PodKey, Option<Event>, Option<Measured>),
+}
+
+/// What a deed was, for a pod of the profile at this place, and how long it took.
+struct Measured {
+    kind: DeedKind,
+    profile: usize,
+    took: Duration,
 }
 
 /// Runs a scheduler until the scope ends. Its metrics are kept up to date meanwhile.
@@ -107,6 +114,28 @@ impl Gauge {
         }
     }
 
+    fn begin(&mut self, scheduler: &Scheduler, effect: &Effect) -> Option<(DeedKind, usize)> {
+        let (kind, pod) = match effect {
+            Effect::Bind { pod, .. } | Effect::BindBy { pod, .. } => (DeedKind::Bind, pod),
+            Effect::Prepare { pod, .. } => (DeedKind::PreBind, pod),
+            Effect::Preempt { pod, .. } => (DeedKind::Evict, pod),
+            Effect::Ask { .. } | Effect::Failed { .. } | Effect::Group { .. } => return None,
+        };
+        let profile = scheduler.counts().profiles.iter().position(|profile| profile.name == pod.scheduler_name)?;
+        self.durations.begin(kind);
+        Some((kind, profile))
+    }
+
+    fn end(&mut self, Measured { kind, profile, took }: Measured, event: Option<&Event>) {
+        let success = match event {
+            Some(
+                Event::BindFailed { .. } | Event::Prepared { done: false, .. } | Event::Preempted { done: false, .. },
+            ) => Success::No,
+            _ => Success::Yes,
+        };
+        self.durations.end((kind, success), profile, took);
+    }
+
     fn tell(&self, scheduler: &Scheduler) {
         self.metrics.set(scheduler, &self.durations);
     }
@@ -147,9 +176,12 @@ impl Shell {
     fn hear(&mut self, message: Message) {
         let event = match message {
             Message::Happened(event) => Some(event),
-            Message::Done(pod, event) => {
+            Message::Done(pod, event, measured) => {
                 self.underway -= 1;
                 self.go_on(pod);
+                if let Some(measured) = measured {
+                    self.gauge.end(measured, event.as_ref());
+                }
                 event
             }
         };
@@ -191,11 +223,14 @@ impl Shell {
         }
     }
 
-    fn carry_out(&self, effect: Effect) {
+    fn carry_out(&mut self, effect: Effect) {
         let (deeds, sender, pod) = (self.deeds.clone(), self.sender.clone(), effect.key().clone());
+        let measured = self.gauge.begin(&self.scheduler, &effect);
         self.scope.spawn_until_cancelled("effect", async move {
+            let began = Instant::now();
             let event = deeds.carry_out(effect).await;
-            let _ = sender.send(Message::Done(pod, event));
+            let measured = measured.map(|(kind, profile)| Measured { kind, profile, took: began.elapsed() });
+            let _ = sender.send(Message::Done(pod, event, measured));
         });
     }
 }

@@ -168,5 +168,6 @@ async fn the_pods_of_a_gang_are_asked_about_one_by_one_and_bound_together() {
     world
         .counted("scheduler_podgroup_schedule_attempts_total{profile=\"default-scheduler\",result=\"scheduled\"} 1")
         .await;
+    world.counted("scheduler_podgroup_scheduling_algorithm_duration_seconds_count 1").await;
     world.end().await;
 }

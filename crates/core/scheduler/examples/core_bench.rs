@@ -53,6 +53,9 @@ fn main() {
             run(name, nodes, (0..pods.min(most)).map(|at| shaped(at, nodes)));
         }
     }
+    if wanted.is_empty() || wanted.iter().any(|wanted| wanted == "workloads rolled") {
+        roll(nodes, pods);
+    }
 }
 
 fn terms(kind: &str, key: &str) -> Value {
@@ -86,6 +89,64 @@ fn run(case: &str, nodes: usize, pods: impl Iterator<Item = Value>) {
         count as f64 / arrived,
         count as f64 / decided,
     );
+}
+
+/// Workloads of three pods each that are rolled at once: a pod of each by turns, the first of them after its ReplicaSet,
+/// and with each that is placed an old one goes.
+fn roll(nodes: usize, pods: usize) {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut scheduler = Scheduler::standard("default-scheduler");
+    for at in 0..nodes {
+        scheduler.observe(set("nodes", node(at)), now);
+    }
+    let workloads = pods / 3;
+    for at in 0..3 * workloads {
+        if at < workloads {
+            scheduler.observe(set("replicasets", replica_set(at, "old")), now);
+        }
+        let mut pod = replica(at, workloads, "old");
+        pod["spec"]["nodeName"] = json!(format!("node-{}", at % nodes));
+        scheduler.observe(set("pods", pod), now);
+    }
+    let sets: Vec<_> = (0..workloads).map(|at| set("replicasets", replica_set(at, "new"))).collect();
+    let new: Vec<_> = (0..3 * workloads).map(|at| set("pods", replica(at, workloads, "new"))).collect();
+    let old = (0..3 * workloads).map(|at| match set("pods", replica(at, workloads, "old")) {
+        Event::Set { resource, object } => Event::Gone { resource, object },
+        other => other,
+    });
+    let old: Vec<_> = old.collect();
+    let (mut sets, mut bound, began) = (sets.into_iter(), 0, cpu_seconds());
+    for (new, old) in new.into_iter().zip(old) {
+        sets.next().into_iter().for_each(|set| scheduler.observe(set, now));
+        scheduler.observe(new, now);
+        bound += usize::from(matches!(scheduler.next(now), Some(Effect::Bind { .. })));
+        scheduler.observe(old, now);
+    }
+    let took = cpu_seconds() - began;
+    let count = 3 * workloads;
+    println!(
+        "{:>21}: {nodes} nodes, {bound} of {count} pods bound: {:.0} arrivals and decisions/s",
+        "workloads rolled",
+        count as f64 / took
+    );
+}
+
+fn replica_set(at: usize, version: &str) -> Value {
+    let name = format!("web-{at}-{version}");
+    let labels = json!({"app": format!("web-{at}"), "pod-template-hash": version});
+    json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": name, "namespace": "bench"},
+           "spec": {"replicas": 3, "selector": {"matchLabels": labels}}})
+}
+
+fn replica(at: usize, workloads: usize, version: &str) -> Value {
+    let (workload, mut pod) = (at % workloads, sized(at, 0));
+    let name = format!("web-{workload}-{version}");
+    pod["metadata"]["name"] = json!(format!("{name}-{at}"));
+    pod["metadata"]["uid"] = json!(format!("{name}-{at}"));
+    pod["metadata"]["labels"] = json!({"app": format!("web-{workload}"), "pod-template-hash": version});
+    pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name,
+                                                 "uid": name, "controller": true}]);
+    pod
 }
 
 /// How long this one thread has run: other work on the machine does not count.

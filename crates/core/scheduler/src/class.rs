@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use coracle_meta::selector::LabelSelector;
+
 use crate::framework::{Answer, Point, PreFilter, Score, Status, Wide};
 use crate::node::NodeInfo;
 use crate::pod::{PodInfo, Shape};
@@ -33,6 +35,10 @@ struct Rule {
 struct Far {
     shape: Arc<Shape>,
     mark: Mark,
+    /// What such pods are counted by where they do not say so themselves, and as of which version of its namespace's
+    /// workloads.
+    selector: Option<LabelSelector>,
+    workloads: u64,
     rejection: Option<(&'static str, Status)>,
     among: Option<(BTreeSet<String>, Vec<&'static str>)>,
     rules: Vec<Rule>,
@@ -71,6 +77,8 @@ impl Class {
         known: Option<Box<Standing>>,
     ) -> Class {
         let far = Box::new(Far {
+            selector: cluster.workloads.selector_of(&shape),
+            workloads: cluster.workloads.version(&shape.namespace),
             shape,
             mark: cluster.mark(),
             rejection: None,
@@ -220,12 +228,21 @@ impl Far {
     /// Brings it up to date; false where it has to be made anew.
     fn catch_up(&mut self, cluster: &Snapshot) -> bool {
         let Since::Places(places) = cluster.since(self.mark) else { return false };
-        if places.len() > cluster.nodes().len() + 64 {
+        if places.len() > cluster.nodes().len() + 64 || !self.selects_the_same(cluster) {
             return false;
         }
         self.rules.iter_mut().for_each(|rule| rule.check.follow(places, cluster));
         self.preferences.iter_mut().for_each(|(_, check)| check.follow(places, cluster));
         self.mark = cluster.mark();
+        true
+    }
+
+    fn selects_the_same(&mut self, cluster: &Snapshot) -> bool {
+        let version = cluster.workloads.version(&self.shape.namespace);
+        if self.workloads != version {
+            self.workloads = version;
+            return self.selector == cluster.workloads.selector_of(&self.shape);
+        }
         true
     }
 

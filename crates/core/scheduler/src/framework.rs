@@ -256,6 +256,11 @@ pub trait Plugin: Send + Sync {
     /// The points it implements, beside those that come with them.
     fn points(&self) -> &'static [Point];
 
+    /// Labels of nodes by whose values it counts whatever pods ask.
+    fn topologies(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
     /// Why the pod may not enter the queue yet.
     fn pre_enqueue(&self, _pod: &PodInfo, _cluster: &Snapshot) -> Option<Status> {
         None

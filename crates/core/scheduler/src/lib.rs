@@ -29,6 +29,7 @@ pub mod counts;
 pub mod extender;
 
 mod budgets;
+mod census;
 mod devices;
 mod groups;
 mod images;
@@ -41,6 +42,7 @@ pub mod node;
 pub mod pod;
 pub mod resources;
 pub mod select;
+mod spreading;
 pub mod text;
 pub mod topology;
 pub mod volumes;

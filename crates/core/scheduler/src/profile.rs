@@ -60,6 +60,12 @@ impl Profile {
         self.plugins.iter().filter(move |enabled| enabled.at(point)).map(|enabled| &enabled.plugin)
     }
 
+    /// Keeps at hand what its plugins judge every pod by.
+    pub fn track(&self, cluster: &mut Snapshot) {
+        let keys = self.plugins.iter().flat_map(|enabled| enabled.plugin.topologies());
+        keys.for_each(|key| cluster.track_topology(key));
+    }
+
     /// The first plugin that keeps the pod from being tried.
     pub fn gate(&self, pod: &PodInfo, cluster: &Snapshot) -> Option<&'static str> {
         let mut plugins = self.at(Point::PreEnqueue);

@@ -131,11 +131,13 @@ pub struct Scheduler {
 
 impl Scheduler {
     pub fn new(profiles: Vec<Profile>, backoff: Backoff) -> Scheduler {
+        let mut cluster = Snapshot::default();
+        profiles.iter().for_each(|profile| profile.track(&mut cluster));
         Scheduler {
             gates: Gates::default(),
             counts: Counts::new(profiles.iter().map(|profile| profile.name.as_str())),
             profiles,
-            cluster: Snapshot::default(),
+            cluster,
             queue: Queue::new(backoff),
             shapes: Shapes::default(),
             start: 0,

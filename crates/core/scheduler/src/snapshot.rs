@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use coracle_meta::selector::LabelSelector;
+
 use crate::budgets::Budgets;
+use crate::census::Census;
 use crate::devices::Devices;
 use crate::groups::Groups;
 use crate::images::Images;
@@ -63,6 +66,8 @@ pub struct Snapshot {
     interests: Interests,
     /// Places of nodes that have pods with terms about others.
     affine: BTreeSet<u32>,
+    /// Of the pods on known nodes.
+    census: Census,
     serials: u64,
 }
 
@@ -87,6 +92,11 @@ impl Snapshot {
     /// Grows whenever a node's domain may have changed.
     pub fn domains_version(&self) -> u64 {
         self.topologies.version
+    }
+
+    /// Keeps the domains of a label at hand.
+    pub fn track_topology(&mut self, key: &str) {
+        self.topologies.track(key, &self.nodes);
     }
 
     /// Keeps at hand what pods of this shape are judged by, and what others are judged by on their account.
@@ -114,6 +124,18 @@ impl Snapshot {
     pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.track(&pod.shape);
         self.nominations.set(pod, node);
+    }
+
+    /// How many pods that a selector picks in a namespace there are at which places, each named once.
+    pub fn matching(&self, namespace: &str, selector: &LabelSelector) -> HashMap<u32, i64> {
+        let mut found = HashMap::new();
+        self.census.count(namespace, selector, |serial, pods| {
+            // Nodes lie in the row in the order in which they came.
+            if let Ok(at) = self.nodes.binary_search_by_key(&serial, |node| node.serial) {
+                *found.entry(at as u32).or_default() += i64::from(pods);
+            }
+        });
+        found
     }
 
     /// Places of nodes that have pods with terms about others.
@@ -174,7 +196,10 @@ impl Snapshot {
         self.at.insert(facts.name.clone(), self.nodes.len());
         self.serials += 1;
         let mut node = NodeInfo { serial: self.serials, facts: Arc::new(facts), ..NodeInfo::default() };
-        strays.into_iter().for_each(|pod| node.add(pod));
+        for pod in strays {
+            self.census.add(&pod, node.serial);
+            node.add(pod);
+        }
         self.images.set(node.serial, &[], &node.images);
         self.topologies.add(&node);
         self.nodes.push(node);
@@ -208,6 +233,7 @@ impl Snapshot {
             self.at.insert(node.name.clone(), at);
         }
         self.images.set(node.serial, &node.images, &[]);
+        node.pods.iter().for_each(|pod| self.census.remove(pod, node.serial));
         self.topologies.remove(at);
         let places = 0..self.nodes.len() as u32;
         self.affine = places.filter(|at| !self.nodes[*at as usize].affine.is_empty()).collect();
@@ -242,6 +268,7 @@ impl Snapshot {
         }
         match self.place(node) {
             Some(at) => {
+                self.census.add(&pod, self.nodes[at].serial);
                 self.nodes[at].add(pod);
                 self.note_affine(at);
                 self.changed(at);
@@ -275,6 +302,7 @@ impl Snapshot {
         let pod = match self.place(&name) {
             Some(at) => {
                 let pod = self.nodes[at].remove(key);
+                pod.iter().for_each(|pod| self.census.remove(pod, self.nodes[at].serial));
                 self.note_affine(at);
                 self.changed(at);
                 pod

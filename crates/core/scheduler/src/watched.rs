@@ -89,7 +89,7 @@ impl Scheduler {
                 }
             }
             "services" | "replicationcontrollers" | "replicasets" | "statefulsets" => {
-                self.set_workload(resource, object, now);
+                self.set_workload(resource, object);
             }
             "resourceclaims" => self.set_device_claim(object, now),
             "podgroups" => self.set_group(object, now),
@@ -108,10 +108,11 @@ impl Scheduler {
             }
             "namespaces" => self.cluster.remove_namespace(name),
             "poddisruptionbudgets" => self.cluster.budgets.remove(namespace, name),
-            "services" => self.selects(|cluster| cluster.workloads.set_service(namespace, name, Vec::new())),
+            "services" => {
+                self.cluster.workloads.set_service(namespace, name, Vec::new());
+            }
             "replicationcontrollers" | "replicasets" | "statefulsets" => {
-                let kind = kind_of(resource);
-                self.selects(|cluster| cluster.workloads.set_controller(kind, namespace, name, None));
+                self.cluster.workloads.set_controller(kind_of(resource), namespace, name, None);
             }
             "resourceclaims" => {
                 self.cluster.devices.set((namespace.to_owned(), name.to_owned()), None);
@@ -130,40 +131,32 @@ impl Scheduler {
         }
     }
 
-    /// Changes what workloads select; only pods without constraints of their own are judged by it, and only by score.
-    fn selects(&mut self, change: impl FnOnce(&mut crate::Snapshot) -> bool) {
-        if change(&mut self.cluster) {
-            self.cluster.turn_world();
-        }
-    }
-
-    fn set_workload(&mut self, resource: &str, object: &Object, _now: Timestamp) {
-        let (namespace, name) = (object.meta.namespace.clone(), object.meta.name.clone());
-        let set = |selector: Option<LabelSelector>| {
-            let kind = kind_of(resource);
-            move |cluster: &mut crate::Snapshot| cluster.workloads.set_controller(kind, &namespace, &name, selector)
-        };
-        match resource {
+    /// What workloads select tells only by what pods are counted that have no constraints of their own.
+    fn set_workload(&mut self, resource: &str, object: &Object) {
+        let (namespace, name) = (&object.meta.namespace, &object.meta.name);
+        let workloads = &mut self.cluster.workloads;
+        let selector = match resource {
             "services" => {
                 let Ok(service) = object.decode::<api::Service>() else { return };
                 let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
-                let (namespace, name) = (&object.meta.namespace, &object.meta.name);
-                self.selects(|cluster| cluster.workloads.set_service(namespace, name, selector.into_iter().collect()));
+                workloads.set_service(namespace, name, selector.into_iter().collect());
+                return;
             }
             "replicationcontrollers" => {
                 let Ok(controller) = object.decode::<api::ReplicationController>() else { return };
                 let selector = controller.spec.as_ref().and_then(|spec| spec.selector.clone());
-                self.selects(set(selector.map(LabelSelector::from_pairs)));
+                selector.map(LabelSelector::from_pairs)
             }
             "replicasets" => {
-                let Ok(set_of) = object.decode::<apps::v1::ReplicaSet>() else { return };
-                self.selects(set(set_of.spec.as_ref().map(|spec| compile(Some(&spec.selector)))));
+                let Ok(set) = object.decode::<apps::v1::ReplicaSet>() else { return };
+                set.spec.as_ref().map(|spec| compile(Some(&spec.selector)))
             }
             _ => {
-                let Ok(set_of) = object.decode::<apps::v1::StatefulSet>() else { return };
-                self.selects(set(set_of.spec.as_ref().map(|spec| compile(Some(&spec.selector)))));
+                let Ok(set) = object.decode::<apps::v1::StatefulSet>() else { return };
+                set.spec.as_ref().map(|spec| compile(Some(&spec.selector)))
             }
-        }
+        };
+        workloads.set_controller(kind_of(resource), namespace, name, selector);
     }
 
     fn set_device_claim(&mut self, object: &Object, now: Timestamp) {

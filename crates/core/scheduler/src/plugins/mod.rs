@@ -31,6 +31,8 @@ use serde_json::Value;
 
 use crate::framework::Plugin;
 
+pub(crate) use node_affinity::matches_node;
+
 /// Makes a plugin from its arguments in `pluginConfig`; without, from the defaults.
 pub type Make = fn(Option<&Value>) -> Result<Arc<dyn Plugin>, String>;
 

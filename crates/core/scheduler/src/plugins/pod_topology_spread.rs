@@ -10,21 +10,18 @@ use k8s_openapi::api::core::v1 as api;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::node_affinity::matches_node;
-use crate::framework::{Answer, Change, Kind, Plugin, Point, PreFilter, SCORE_MAX, Score, Wide};
+use crate::framework::{Answer, Change, Kind, Plugin, Point, PreFilter, Score, Wide};
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::{PodInfo, Shape};
-use crate::select::{Spread, repelled};
+use crate::select::Spread;
 use crate::snapshot::Snapshot;
+use crate::spreading::{Even, HOSTNAME, includes, includes_all, matching};
 use crate::topology::{Domains, NOWHERE, bump};
 
-const HOSTNAME: &str = "kubernetes.io/hostname";
 const ANSWERS: [Answer; 2] = [
     Answer::lasting("node(s) didn't match pod topology spread constraints (missing required label)"),
     Answer::new("node(s) didn't match pod topology spread constraints"),
 ];
-/// The raw score of a node outside every domain.
-const IGNORED: i64 = -1;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 enum Defaulting {
@@ -131,6 +128,10 @@ impl Plugin for PodTopologySpread {
         &[Point::PreFilter, Point::Filter, Point::PreScore, Point::Score]
     }
 
+    fn topologies(&self) -> Vec<&str> {
+        self.defaults.iter().map(|constraint| constraint.topology_key.as_str()).collect()
+    }
+
     fn pre_filter(&self, pod: &PodInfo, cluster: &Snapshot) -> PreFilter {
         let constraints = self.constraints(pod, cluster, true);
         match constraints.is_empty() {
@@ -142,11 +143,7 @@ impl Plugin for PodTopologySpread {
     fn pre_score(&self, pod: &PodInfo, cluster: &Snapshot) -> Option<Box<dyn Score>> {
         let constraints = self.constraints(pod, cluster, false);
         let needs_all = !pod.shape.spread.is_empty() || self.defaulting == Defaulting::List;
-        (!constraints.is_empty()).then(|| {
-            let counts = Counts::new(pod, constraints, needs_all, cluster);
-            Box::new(Even { weights: vec![0.0; counts.each.len()], counts, stamps: Vec::new(), round: 0 })
-                as Box<dyn Score>
-        })
+        (!constraints.is_empty()).then(|| Box::new(Even::new(pod, constraints, needs_all, cluster)) as Box<dyn Score>)
     }
 
     fn wakes(&self) -> &'static [Kind] {
@@ -181,7 +178,6 @@ struct Counts {
 struct Counted {
     constraint: Spread,
     matches_itself: bool,
-    is_host: bool,
     /// Whether all nodes are included, whatever the policies say.
     includes_all: bool,
     domains: Domains,
@@ -238,11 +234,9 @@ impl Counts {
 
 impl Counted {
     fn new(constraint: Spread, pod: &PodInfo, cluster: &Snapshot) -> Counted {
-        let chooses = !pod.node_selector.is_empty() || pod.node_affinity.is_some();
         Counted {
             matches_itself: constraint.selector.matches(&pod.labels),
-            is_host: constraint.topology_key == HOSTNAME,
-            includes_all: !constraint.honor_taints && (!constraint.honor_affinity || !chooses),
+            includes_all: includes_all(&constraint, pod),
             domains: cluster.domains(&constraint.topology_key),
             pods: Vec::new(),
             members: Vec::new(),
@@ -309,30 +303,6 @@ impl Counted {
     }
 }
 
-/// Whether the node's pods count for the constraint, by its policies on affinity and taints.
-fn includes(constraint: &Spread, shape: &Shape, node: &NodeFacts) -> bool {
-    (!constraint.honor_affinity || matches_node(shape, node))
-        && (!constraint.honor_taints || !repelled(&shape.tolerations, &node.taints))
-}
-
-fn matching(constraint: &Spread, namespace: &str, node: &NodeInfo) -> i64 {
-    if constraint.selector.is_everything() {
-        return 0;
-    }
-    // Neighbours are often of one shape, and then of one answer.
-    let mut last: Option<(&Arc<Shape>, bool)> = None;
-    let mut count = 0;
-    for pod in node.pods.iter().filter(|pod| !pod.deleting) {
-        let matches = match last {
-            Some((shape, matches)) if Arc::ptr_eq(shape, &pod.shape) => matches,
-            _ => pod.shape.namespace == namespace && constraint.selector.matches(&pod.labels),
-        };
-        last = Some((&pod.shape, matches));
-        count += i64::from(matches);
-    }
-    count
-}
-
 struct Bounded(Counts);
 
 impl Wide for Bounded {
@@ -360,93 +330,5 @@ impl Wide for Bounded {
             }
         }
         None
-    }
-}
-
-struct Even {
-    counts: Counts,
-    /// By constraint: few domains matter more than many, which balance by themselves.
-    weights: Vec<f64>,
-    /// By domain: the last round in which it was seen.
-    stamps: Vec<u32>,
-    round: u32,
-}
-
-impl Even {
-    /// How many different domains the nodes are in; nodes in none make one of their own where they are not ignored.
-    fn domains(&mut self, constraint: usize, feasible: &[u32]) -> usize {
-        self.round = self.round.wrapping_add(1);
-        let (mut count, mut nowhere) = (0, 0);
-        for at in feasible.iter().map(|at| *at as usize).filter(|at| !self.counts.is_outside(*at)) {
-            let domain = self.counts.each[constraint].domains[at];
-            if domain == NOWHERE {
-                nowhere = 1;
-                continue;
-            }
-            if domain as usize >= self.stamps.len() {
-                self.stamps.resize(domain as usize + 1, 0);
-            }
-            let stamp = &mut self.stamps[domain as usize];
-            count += usize::from(*stamp != self.round);
-            *stamp = self.round;
-        }
-        count + nowhere
-    }
-}
-
-impl Score for Even {
-    fn is_local(&self) -> bool {
-        false
-    }
-
-    fn observe_all(&mut self, cluster: &Snapshot) {
-        self.counts.observe_all(cluster);
-    }
-
-    fn observe(&mut self, at: usize, node: &NodeInfo, cluster: &Snapshot) {
-        self.counts.observe(at, node, cluster);
-    }
-
-    fn begin(&mut self, feasible: &[u32]) {
-        for constraint in 0..self.counts.each.len() {
-            let size = match self.counts.each[constraint].is_host {
-                true if !self.counts.needs_all => feasible.len(),
-                true => feasible.iter().filter(|at| !self.counts.is_outside(**at as usize)).count(),
-                false => self.domains(constraint, feasible),
-            };
-            self.weights[constraint] = ((size + 2) as f64).ln();
-        }
-    }
-
-    fn score(&self, at: usize, _node: &NodeInfo) -> i64 {
-        if self.counts.is_outside(at) {
-            return IGNORED;
-        }
-        let mut score = 0.0;
-        for (counted, weight) in self.counts.each.iter().zip(&self.weights) {
-            let domain = counted.domains[at];
-            if domain == NOWHERE {
-                continue;
-            }
-            let here = if counted.is_host { counted.of_node[at].1 } else { counted.pods_at(domain) };
-            score += here as f64 * weight + (counted.constraint.max_skew - 1) as f64;
-        }
-        score.round() as i64
-    }
-
-    fn is_final(&self) -> bool {
-        false
-    }
-
-    fn normalise(&self, scores: &mut [i64]) {
-        let inside = || scores.iter().copied().filter(|score| *score != IGNORED);
-        let (least, most) = (inside().min().unwrap_or(0), inside().max().unwrap_or(0));
-        for score in scores {
-            *score = match (*score, most) {
-                (IGNORED, _) => 0,
-                (_, 0) => SCORE_MAX,
-                (score, most) => SCORE_MAX * (most + least - score) / most,
-            };
-        }
     }
 }

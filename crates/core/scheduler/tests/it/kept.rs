@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use coracle_meta::selector::LabelSelector;
 use coracle_scheduler::class::{Class, Classes};
 use coracle_scheduler::cycle::{Search, choose, find};
 use coracle_scheduler::pod::Shapes;
@@ -86,6 +87,9 @@ impl World {
             json!({"app": format!("a{}", self.dice.roll(2)), "x": self.dice.roll(2).to_string()});
         let name = format!("p{}", self.made);
         extra["metadata"]["labels"]["own"] = json!(name);
+        if self.dice.roll(2) == 0 {
+            extra["metadata"]["ownerReferences"] = json!([{"kind": "ReplicaSet", "name": "r", "controller": true}]);
+        }
         self.read(pod(&name, extra))
     }
 
@@ -96,7 +100,8 @@ impl World {
     fn change(&mut self) {
         let nodes = self.cluster.nodes().len() as u64;
         let any_place = |dice: &mut Dice| dice.roll(nodes) as usize;
-        match self.dice.roll(20) {
+        match self.dice.roll(24) {
+            20..=23 => self.change_workload(),
             0..=4 => {
                 let at = any_place(&mut self.dice);
                 let mut node = any_node(&mut self.dice, 0);
@@ -145,6 +150,30 @@ impl World {
         }
     }
 
+    /// What pods without constraints of their own are counted by.
+    fn change_workload(&mut self) {
+        let namespace = ["n", "m"][self.dice.roll(2) as usize];
+        let pair = |key: &str, value: u64| {
+            (key.to_owned(), if key == "app" { format!("a{value}") } else { value.to_string() })
+        };
+        let selector = match self.dice.roll(4) {
+            0 => Vec::new(),
+            1 => vec![pair("app", self.dice.roll(2)), pair("x", self.dice.roll(2))],
+            2 => vec![pair("x", self.dice.roll(2))],
+            _ => vec![pair("app", self.dice.roll(2))],
+        };
+        match self.dice.roll(2) {
+            0 => {
+                let name = format!("s{}", self.dice.roll(3));
+                self.cluster.workloads.set_service(namespace, &name, selector);
+            }
+            _ => {
+                let selector = (!selector.is_empty()).then(|| LabelSelector::from_pairs(selector));
+                self.cluster.workloads.set_controller("ReplicaSet", namespace, "r", selector);
+            }
+        }
+    }
+
     fn place(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.cluster.put(pod.clone(), node);
         self.placed.push(pod);
@@ -167,6 +196,7 @@ fn outcome(pod: &PodInfo, class: &mut Class, cluster: &Snapshot, order: &[u32], 
 fn follow(seed: u64, nodes: u64, percent: u32, steps: u32) -> usize {
     let mut world = World::new(seed, nodes);
     let profile = Profile::standard("default-scheduler");
+    profile.track(&mut world.cluster);
     let mut classes = Classes::default();
     let mut bound = 0;
     for step in 0..steps {

@@ -24,6 +24,7 @@ impl Dice {
 pub fn any_node(dice: &mut Dice, at: u64) -> Value {
     let mut extra =
         json!({"metadata": {"labels": {"zone": format!("z{}", dice.roll(3)), "disk": format!("d{}", dice.roll(2))}}});
+    extra["metadata"]["labels"]["topology.kubernetes.io/zone"] = format!("z{}", dice.roll(3)).into();
     extra["status"]["allocatable"] = json!({"cpu": (1 + dice.roll(3)).to_string(), "pods": "6"});
     if dice.roll(6) == 0 {
         let effect = ["NoSchedule", "PreferNoSchedule"][dice.roll(2) as usize];

@@ -1,7 +1,7 @@
 //! The API that a kube-scheduler sees: lists and watches of what a case holds, and an ear for what the scheduler writes.
 //! It is also the scheduler's extender, which is told the feasible nodes of every pod.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufReader, BufWriter};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -35,6 +35,8 @@ const RESOURCES: [(&str, &str, &str); 19] = [
     ("deviceclasses", "resource.k8s.io/v1", "DeviceClass"),
 ];
 pub const EXTENDER: &str = "/extender";
+/// Events kept for watchers that begin at an earlier revision.
+const TOLD_MAX: usize = 10_000;
 
 /// What the scheduler lets be seen of its mind. Pods and nodes by name.
 #[derive(Debug)]
@@ -80,6 +82,10 @@ struct State {
     /// By resource, then namespace and name.
     objects: BTreeMap<&'static str, BTreeMap<String, Value>>,
     watchers: Vec<(&'static str, Sender<String>)>,
+    /// What watchers were told, by revision, for those that begin at an earlier one.
+    told: VecDeque<(u64, &'static str, String)>,
+    /// The last revision of which nothing is told any more.
+    forgotten: u64,
 }
 
 pub struct Api {
@@ -130,6 +136,11 @@ impl Api {
     /// How many watches of a resource stand.
     pub fn watchers(&self, resource: &str) -> usize {
         self.state().watchers.iter().filter(|(watched, _)| *watched == resource).count()
+    }
+
+    /// How many watches of whatever stand.
+    pub fn watches(&self) -> usize {
+        self.state().watchers.len()
     }
 
     /// The pod is on the node from now on.
@@ -241,6 +252,15 @@ impl Api {
             for piece in first.chain([event("BOOKMARK", &with_type(&end, version, kind))]) {
                 let _ = to.send(piece);
             }
+        } else if let Some(from) = parameter(query, "resourceVersion").and_then(|text| text.parse().ok()) {
+            if from < state.forgotten {
+                let _ = to.send(event("ERROR", &expired()));
+                return Answer::Stream(pieces);
+            }
+            let missed = state.told.iter().filter(|(at, of, _)| *at > from && of == resource);
+            for (_, _, piece) in missed {
+                let _ = to.send(piece.clone());
+            }
         }
         state.watchers.push((resource, to));
         Answer::Stream(pieces)
@@ -271,6 +291,12 @@ impl State {
     fn tell(&mut self, resource: &'static str, what: &str, object: &Value) {
         let Some((_, version, kind)) = RESOURCES.iter().find(|known| known.0 == resource) else { return };
         let piece = event(what, &with_type(object, version, kind));
+        self.told.push_back((self.revision, resource, piece.clone()));
+        if self.told.len() > TOLD_MAX
+            && let Some((revision, ..)) = self.told.pop_front()
+        {
+            self.forgotten = revision;
+        }
         self.watchers.retain(|(watched, to)| *watched != resource || to.send(piece.clone()).is_ok());
     }
 }
@@ -289,6 +315,16 @@ fn with_type(object: &Value, version: &str, kind: &str) -> Value {
 fn key(object: &Value) -> String {
     let word = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
     format!("{}/{}", word("namespace"), word("name"))
+}
+
+/// A parameter of a query.
+fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    query.split('&').filter_map(|pair| pair.split_once('=')).find(|(known, _)| *known == name).map(|(_, value)| value)
+}
+
+fn expired() -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "reason": "Expired", "message": "too old resource version", "code": 410})
 }
 
 fn success() -> Value {

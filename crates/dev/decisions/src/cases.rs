@@ -1,5 +1,5 @@
-//! Small clusters made from dice: nodes that differ in all that scheduling looks at, pods on them, and one pod that
-//! waits. Everything is as an API server would have stored it.
+//! Small clusters made from dice: nodes that differ in all that scheduling looks at, what they attach, pods on them, and
+//! one pod that waits. Everything is as an API server would have stored it.
 
 use std::fmt;
 
@@ -22,6 +22,9 @@ pub struct Case {
     pub prefix: String,
     pub nodes: Vec<Value>,
     pub placed: Vec<Value>,
+    /// Of some of the nodes, the last among them.
+    pub limits: Vec<Value>,
+    pub attachments: Vec<Value>,
     /// The one to be scheduled.
     pub pod: Value,
 }
@@ -76,8 +79,28 @@ impl Case {
             placed.push(pods::pod(dice, &format!("{prefix}p{at}"), &names, Some(place)));
         }
         pods::share_ports(&mut placed);
+        volumes::share_claims(&mut placed);
         let pod = pods::pod(dice, &format!("{prefix}pod"), &names, None);
-        Case { number, prefix, nodes, placed, pod }
+        let last = count - 1;
+        let limited: Vec<&String> =
+            names.iter().enumerate().filter(|(at, _)| *at == last || dice.chance(70)).map(|(_, name)| name).collect();
+        let limits = limited.into_iter().map(|name| volumes::limits(dice, name)).collect();
+        let attachments = (0..dice.below(2 * count))
+            .map(|at| {
+                let node = dice.below(count);
+                volumes::attachment(dice, &format!("{prefix}a{at}"), &names[node])
+            })
+            .collect();
+        Case { number, prefix, nodes, placed, limits, attachments, pod }
+    }
+
+    /// All but the waiting pod, as it is decided about.
+    pub fn surroundings(&self) -> impl DoubleEndedIterator<Item = (&'static str, &Value)> {
+        let of = |resource: &'static str| move |object| (resource, object);
+        let nodes = self.nodes.iter().map(of("nodes"));
+        let limits = self.limits.iter().map(of("csinodes"));
+        let attachments = self.attachments.iter().map(of("volumeattachments"));
+        nodes.chain(limits).chain(attachments).chain(self.placed.iter().map(of("pods")))
     }
 
     pub fn pod_name(&self) -> &str {
@@ -86,6 +109,13 @@ impl Case {
 
     pub fn last_node(&self) -> &str {
         self.nodes.last().and_then(|node| node["metadata"]["name"].as_str()).unwrap_or_default()
+    }
+
+    /// What the last node attaches, and that it does: a probe that is refused for it has seen all limits and attachments.
+    pub fn last_limits(&self) -> (Value, Value) {
+        let mut limits = self.limits.last().cloned().unwrap_or_default();
+        volumes::add_probed(&mut limits);
+        (limits, volumes::probed_attachment(&format!("{}a-{LAST}", self.prefix), self.last_node()))
     }
 
     /// The nodes once more, the last with a label that a probe looks for: whoever finds it has seen all of them together.
@@ -97,8 +127,9 @@ impl Case {
         nodes
     }
 
-    /// A pod that the last node alone can take, whatever it is like, once it has its label.
-    pub fn probe(&self, attempt: u32) -> Value {
+    /// A pod that the last node alone can take, whatever it is like, once it has its label, and not even that any more once
+    /// it attaches as much as it can.
+    pub fn probe(&self, attempt: usize) -> Value {
         let name = format!("{}{attempt}-{PROBE}", self.prefix);
         let field = json!({"key": "metadata.name", "operator": "In", "values": [self.last_node()]});
         let label = json!({"key": LAST, "operator": "Exists"});
@@ -108,6 +139,7 @@ impl Case {
             "spec": {
                 "schedulerName": "default-scheduler", "preemptionPolicy": "Never", "containers": [{"name": "c"}],
                 "tolerations": [{"operator": "Exists"}],
+                "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": volumes::PROBED}}],
                 "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}},
             },
             "status": {"phase": "Pending"},
@@ -119,6 +151,12 @@ impl fmt::Display for Case {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for node in &self.nodes {
             writeln!(out, "  node {node}")?;
+        }
+        for limits in &self.limits {
+            writeln!(out, "  limits {limits}")?;
+        }
+        for attachment in &self.attachments {
+            writeln!(out, "  attached {attachment}")?;
         }
         for pod in &self.placed {
             writeln!(out, "  placed {pod}")?;

@@ -29,6 +29,19 @@ impl Decision {
     }
 }
 
+impl Decision {
+    /// What the message says against nodes, without how many they are and without details of this case.
+    pub fn reasons(&self) -> BTreeSet<String> {
+        let Some((_, said)) = self.message.split_once(": ") else { return BTreeSet::new() };
+        let of_nodes = said.split(". ").next().unwrap_or_default().trim_end_matches('.');
+        let reasons =
+            of_nodes.split(", ").map(|reason| reason.trim_start_matches(|of: char| of.is_ascii_digit()).trim());
+        reasons
+            .map(|reason| reason.split(['{', '[', '"', ':']).next().unwrap_or_default().trim_end().to_owned())
+            .collect()
+    }
+}
+
 impl fmt::Display for Decision {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "feasible {:?}, bound to {:?}", self.feasible, self.bound)?;
@@ -38,5 +51,22 @@ impl fmt::Display for Decision {
             writeln!(out, "  {node}: {total} {}", scores.join(", "))?;
         }
         write!(out, "  {:?}, nominated to {:?}, victims {:?}", self.message, self.nominated, self.victims)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_told_apart_from_numbers_and_details() {
+        let message = "0/5 nodes are available: 2 Insufficient cpu, 1 node(s) had untolerated taint(s) {k1: v1}, 2 node(s) \
+                       didn't satisfy plugin(s) [NodeAffinity]. preemption: 0/5 nodes are available: 5 No.";
+        let decision = Decision { message: message.into(), ..Decision::default() };
+        let reasons: Vec<String> = decision.reasons().into_iter().collect();
+        assert_eq!(
+            reasons,
+            ["Insufficient cpu", "node(s) didn't satisfy plugin(s)", "node(s) had untolerated taint(s)"]
+        );
     }
 }

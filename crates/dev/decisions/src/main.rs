@@ -62,6 +62,8 @@ struct Tally {
     feasible: u64,
     refused: u64,
     made_room: u64,
+    /// Cases without a feasible node, by what was said against nodes.
+    reasons: BTreeMap<String, u64>,
     /// Cases that differ whenever they are shown, by kind.
     lasting: BTreeMap<Kind, u64>,
     /// Cases that differed in one showing and not in all.
@@ -124,6 +126,9 @@ impl Tally {
             (None, Some(_)) => self.made_room += 1,
             (None, None) => self.refused += 1,
         }
+        for reason in first.ours.reasons() {
+            *self.reasons.entry(reason).or_default() += 1;
+        }
         for Difference { kind, .. } in &first.differences {
             let shows = |again: &Showing| again.differences.iter().any(|found| found.kind == *kind);
             // What is kept from case to case is a matter of our side alone.
@@ -144,6 +149,7 @@ impl Tally {
             self.made_room,
             self.refused
         );
+        self.reasons.iter().for_each(|(reason, count)| println!("{count:>6} {reason}"));
         for (kind, count) in &self.lasting {
             println!("{count} differ in {kind}");
         }

@@ -31,10 +31,9 @@ impl Ours {
         self.scheduler.observe(Event::Gone { resource, object: read(object) }, self.now);
     }
 
-    /// Takes in the nodes and the pods on them.
+    /// Takes in the nodes and all that is on them.
     pub fn put(&mut self, case: &Case) {
-        case.nodes.iter().for_each(|node| self.set("nodes", node));
-        case.placed.iter().for_each(|pod| self.set("pods", pod));
+        case.surroundings().for_each(|(resource, object)| self.set(resource, object));
     }
 
     pub fn decide(&mut self, case: &Case) -> Decision {
@@ -84,8 +83,7 @@ impl Ours {
 
     fn remove(&mut self, case: &Case) {
         self.gone("pods", &case.pod);
-        case.placed.iter().for_each(|pod| self.gone("pods", pod));
-        case.nodes.iter().for_each(|node| self.gone("nodes", node));
+        case.surroundings().rev().for_each(|(resource, object)| self.gone(resource, object));
     }
 }
 

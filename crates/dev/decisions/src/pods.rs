@@ -29,8 +29,8 @@ pub fn pod(dice: &mut Dice, name: &str, nodes: &[String], place: Option<Place<'_
     let mut spec = json!({"schedulerName": "default-scheduler", "containers": containers(dice)});
     add_uses(dice, &mut spec);
     add_wishes(dice, &mut spec, &labels, nodes);
-    if dice.chance(10) {
-        spec["volumes"] = volumes::mounted(dice, place.is_none());
+    if dice.chance(25) {
+        spec["volumes"] = volumes::mounted(dice, namespace, place.is_none());
     }
     let mut status = json!({"phase": "Pending"});
     match place {

@@ -1,9 +1,9 @@
 //! A kube-scheduler and what it decides: fed through its watches, heard through its writes, its calls of the extender
-//! and its log. Nodes and pods come by watches of their own, so a probe pod that only the last node can take tells when
-//! all nodes are known; pods keep their order. Every showing of a case has names of its own, so nothing that the
+//! and its log. Each resource comes by a watch of its own, so a probe pod that only the last node could take, did it not
+//! attach as many volumes as it can, tells when nodes, limits and attachments are known; pods keep their order. Every showing of a case has names of its own, so nothing that the
 //! scheduler still holds of an earlier one counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,11 +19,14 @@ use crate::cases::{Case, PROBE, World};
 use crate::decision::Decision;
 
 const START_MAX: Duration = Duration::from_secs(60);
-/// The longest that one decision may take; a pod that is tried again after a back-off is in it.
-const DECISION_MAX: Duration = Duration::from_secs(60);
+/// The longest that one decision may take; a pod that is tried again after a back-off is in it, and a machine that has
+/// no time.
+const DECISION_MAX: Duration = Duration::from_secs(180);
 /// How long the first probe is waited for, and the longest that a later one is.
 const PROBE_WAIT: Duration = Duration::from_millis(10);
 const PROBE_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Why a probe is refused by a node that attaches as many volumes as it can.
+const ATTACHES_ALL: &str = "node(s) exceed max volume count";
 /// Victims and scores follow a decision; what has not come by then is missing.
 const AFTERMATH_MAX: Duration = Duration::from_secs(2);
 
@@ -74,7 +77,11 @@ impl Rival {
 
     /// Shows the case and returns what the scheduler makes of it; `victims` pods are expected to be evicted.
     pub fn decide(&mut self, case: &Case, victims: usize) -> Result<Decision> {
-        case.nodes.iter().for_each(|node| self.api.put("nodes", node));
+        let (last_limits, last_attachment) = case.last_limits();
+        let surroundings = || case.surroundings().filter(|(resource, _)| *resource != "pods");
+        surroundings().for_each(|(resource, object)| self.api.put(resource, object));
+        self.api.put("csinodes", &last_limits);
+        self.api.put("volumeattachments", &last_attachment);
         // What it knows of images is as old as its last look at a node: this makes it look at all when all are there.
         case.nodes_again().iter().for_each(|node| self.api.put("nodes", node));
         self.wait_for_nodes(case).with_context(|| format!("case {}:\n{case}", case.number))?;
@@ -86,7 +93,8 @@ impl Rival {
         }
         self.api.remove("pods", &case.pod);
         case.placed.iter().for_each(|pod| self.api.remove("pods", pod));
-        case.nodes.iter().for_each(|node| self.api.remove("nodes", node));
+        self.api.remove("volumeattachments", &last_attachment);
+        surroundings().for_each(|(resource, object)| self.api.remove(resource, object));
         Ok(decision)
     }
 
@@ -99,34 +107,45 @@ impl Rival {
         }
     }
 
-    /// All nodes are known once the last is found for a probe. A probe that came too early would be tried again only
-    /// after a back-off, so another takes its place.
+    /// All is known once the last node is found to attach as much as it can. A probe that came too early would be tried
+    /// again only after a back-off, so another comes beside it once it was looked at. They stay to the end: a scheduler that
+    /// gets little time may hear of a pod and of its removal at once, and never look at it.
     fn wait_for_nodes(&self, case: &Case) -> Result<()> {
         let by = Instant::now() + DECISION_MAX;
-        let mut wait = PROBE_WAIT;
-        for attempt in 0.. {
-            let probe = case.probe(attempt);
-            self.api.put("pods", &probe);
-            let found = self.probes_find(case, Instant::now() + wait)?;
-            self.api.remove("pods", &probe);
-            if found {
+        let (mut wait, mut probes, mut answers) = (PROBE_WAIT, Vec::new(), BTreeMap::new());
+        loop {
+            if answers.len() == probes.len() {
+                let probe = case.probe(probes.len());
+                self.api.put("pods", &probe);
+                probes.push(probe);
+            }
+            if self.is_known(case, Instant::now() + wait, &mut answers)? {
                 break;
             }
-            ensure!(Instant::now() < by, "the scheduler did not see the nodes");
-            // A busy machine may need longer than the probe was there.
+            ensure!(
+                Instant::now() < by,
+                "the scheduler did not see the nodes: of {} probes these were answered: {answers:?}; {} watches stand",
+                probes.len(),
+                self.api.watches(),
+            );
             wait = (wait * 2).min(PROBE_WAIT_MAX);
         }
+        probes.iter().for_each(|probe| self.api.remove("pods", probe));
         Ok(())
     }
 
-    fn probes_find(&self, case: &Case, by: Instant) -> Result<bool> {
+    /// Hears what is said of probes, by their names.
+    fn is_known(&self, case: &Case, by: Instant, answers: &mut BTreeMap<String, String>) -> Result<bool> {
         while let Some(seen) = self.next(by)? {
-            if let Seen::Filtered { pod, feasible } = seen
+            if let Seen::Refused { pod, message, .. } = seen
                 && pod.starts_with(&case.prefix)
                 && pod.ends_with(PROBE)
-                && feasible.iter().any(|found| found == case.last_node())
             {
-                return Ok(true);
+                let known = message.contains(ATTACHES_ALL);
+                answers.insert(pod, message);
+                if known {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)

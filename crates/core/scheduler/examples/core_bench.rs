@@ -56,6 +56,9 @@ fn main() {
     if wanted.is_empty() || wanted.iter().any(|wanted| wanted == "workloads rolled") {
         roll(nodes, pods);
     }
+    if wanted.is_empty() || wanted.iter().any(|wanted| wanted == "memory") {
+        hold(nodes, pods);
+    }
 }
 
 fn terms(kind: &str, key: &str) -> Value {
@@ -129,6 +132,34 @@ fn roll(nodes: usize, pods: usize) {
         "workloads rolled",
         count as f64 / took
     );
+}
+
+/// What pods of 50 workloads cost that run on the nodes, in memory.
+fn hold(nodes: usize, pods: usize) {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut scheduler = Scheduler::standard("default-scheduler");
+    for at in 0..nodes {
+        scheduler.observe(set("nodes", node(at)), now);
+    }
+    let mut place = |at: usize| {
+        let mut pod = replica(at, 50, "new");
+        pod["metadata"]["name"] = json!(format!("web-{}-7d4b9c6f5b-{at:05x}", at % 50));
+        pod["metadata"]["uid"] = json!(format!("0b6b7d5e-9d0c-4a4c-8f6e-{at:012x}"));
+        pod["spec"]["nodeName"] = json!(format!("node-{}", at % nodes));
+        scheduler.observe(set("pods", pod), now);
+    };
+    // What is made but once is there before it counts.
+    (0..pods / 10).for_each(&mut place);
+    let before = resident_bytes();
+    (pods / 10..pods).for_each(&mut place);
+    let each = (resident_bytes() - before) / (pods - pods / 10) as f64;
+    println!("{:>21}: {nodes} nodes, {} pods placed: {each:.0} bytes a pod", "memory", scheduler.cluster().pods());
+}
+
+fn resident_bytes() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/statm").expect("a kernel that counts memory");
+    let pages = text.split(' ').nth(1).and_then(|second| second.parse::<u64>().ok()).expect("a number second");
+    pages as f64 * 4096.0
 }
 
 fn replica_set(at: usize, version: &str) -> Value {

@@ -43,11 +43,11 @@ impl Budgets {
         let breaks = |pod: &&Arc<PodInfo>| {
             let mut broken = false;
             let about = self.0.iter().enumerate().filter(|(_, ((namespace, _), budget))| {
-                *namespace == pod.key.namespace
+                *namespace == pod.shape.namespace
                     && !budget.selector.is_everything()
                     && !pod.labels.is_empty()
                     && budget.selector.matches(&pod.labels)
-                    && !budget.disrupted.contains(&pod.key.name)
+                    && !budget.disrupted.contains(&*pod.key.name)
             });
             for (at, _) in about {
                 left[at] -= 1;

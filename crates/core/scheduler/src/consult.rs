@@ -161,7 +161,7 @@ impl Scheduler {
         if !wants(filters) && (found.feasible.len() < 2 || !wants(prioritizes)) {
             return None;
         }
-        let nominee = self.cluster.nominations.node_of(&pod.key).unwrap_or(&pod.nominated);
+        let nominee = self.cluster.nominations.node_of(&pod.key).unwrap_or(pod.nominated());
         let nodes = Nodes::new(found, &self.cluster);
         let nominated = nodes.rejected.is_empty() && nodes.left == [nominee];
         Some(Nodes { nominated, ..nodes })
@@ -237,7 +237,7 @@ impl Scheduler {
 
     /// Takes an answer in.
     pub(crate) fn answered(&mut self, (key, uid): (&PodKey, &str), answer: Answer, now: Timestamp) {
-        let about = |talk: &mut Conversation| talk.subject().is_some_and(|pod| pod.key == *key && pod.uid == uid);
+        let about = |talk: &mut Conversation| talk.subject().is_some_and(|pod| pod.key == *key && *pod.uid == *uid);
         match self.conversation.take_if(about) {
             None => (),
             Some(Conversation::Group(trial)) => self.group_answered(*trial, answer, now),
@@ -293,7 +293,7 @@ impl Scheduler {
         for (name, victims) in answer {
             let node = self.cluster.node(&name).ok_or_else(|| format!("nodeinfo not found for node name {name:?}"))?;
             let known = |uid: &String| {
-                node.pods.iter().find(|pod| pod.uid == *uid).cloned().ok_or_else(|| {
+                node.pods.iter().find(|pod| *pod.uid == **uid).cloned().ok_or_else(|| {
                     let url = &extender.url_prefix;
                     format!(
                         "extender: {url} claims to preempt pod (UID: &{{{uid}}}) on node: {name}, \

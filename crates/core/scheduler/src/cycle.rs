@@ -103,7 +103,7 @@ fn promised(pod: &PodInfo, cluster: &Snapshot) -> HashSet<u32> {
 
 /// Where the pod is nominated to.
 fn nominated(pod: &PodInfo, cluster: &Snapshot) -> Option<usize> {
-    cluster.place(cluster.nominations.node_of(&pod.key).unwrap_or(&pod.nominated))
+    cluster.place(cluster.nominations.node_of(&pod.key).unwrap_or(pod.nominated()))
 }
 
 /// The verdict on a node. Where pods of no less importance are nominated to it, the pod has to fit with and without

@@ -38,7 +38,7 @@ impl Scheduler {
     }
 
     fn decide_by(&mut self, class: &mut Class, (pod, profile, attempts): Tried, now: Timestamp) {
-        if pod.nominated.is_empty()
+        if pod.nominated().is_empty()
             && let Some(refusal) = class.refusal()
             && refusal.mark == self.cluster.mark()
             && refusal.nominations == self.cluster.nominations.version
@@ -220,7 +220,7 @@ impl Scheduler {
         let (pod, profile, attempts) = tried;
         self.counts.ended(profile, Outcome::Unschedulable, &attempts, now);
         let clears = nomination == Some(Nomination::Clear);
-        let nominate = (clears && !pod.nominated.is_empty()).then(String::new);
+        let nominate = (clears && !pod.nominated().is_empty()).then(String::new);
         if clears {
             self.cluster.nominations.remove(&pod.key);
         }
@@ -234,7 +234,7 @@ impl Scheduler {
     pub(crate) fn fail_by_error(&mut self, (pod, profile, attempts): Tried, message: String, now: Timestamp) {
         self.counts.ended(profile, Outcome::Error, &attempts, now);
         self.cluster.nominations.remove(&pod.key);
-        let nominate = (!pod.nominated.is_empty()).then(String::new);
+        let nominate = (!pod.nominated().is_empty()).then(String::new);
         let rank = self.profiles[profile].rank(&pod);
         self.queue.failed((pod.clone(), rank), attempts, now);
         self.effects.push_back(Effect::Failed { pod, reason: Reason::SchedulerError, message, nominate });

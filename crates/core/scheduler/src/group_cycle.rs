@@ -164,7 +164,7 @@ impl Scheduler {
     fn set_back(&mut self, tried: Tried, refused: Refused, nomination: Nomination, now: Timestamp) {
         let pod = tried.0.clone();
         let clears = nomination == Nomination::Clear;
-        let nominate = (clears && !pod.nominated.is_empty()).then(String::new);
+        let nominate = (clears && !pod.nominated().is_empty()).then(String::new);
         if clears {
             self.cluster.nominations.remove(&pod.key);
         }
@@ -177,7 +177,7 @@ impl Scheduler {
     fn set_back_by_error(&mut self, (pod, profile, tries): Tried, message: String, now: Timestamp) {
         self.counts.ended(profile, Outcome::Error, &tries, now);
         self.cluster.nominations.remove(&pod.key);
-        let nominate = (!pod.nominated.is_empty()).then(String::new);
+        let nominate = (!pod.nominated().is_empty()).then(String::new);
         let (rank, gate) = (self.profiles[profile].rank(&pod), self.profiles[profile].gate(&pod, &self.cluster));
         self.queue.set_back((pod.clone(), rank), tries, (Rejectors::new(), gate), now);
         self.effects.push_back(Effect::Failed { pod, reason: Reason::SchedulerError, message, nominate });

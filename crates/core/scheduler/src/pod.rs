@@ -17,8 +17,8 @@ use crate::volumes::{Claim, Disk};
 /// Identifies a pod, or a group of them, in queues and snapshots.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodKey {
-    pub namespace: String,
-    pub name: String,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 /// Everything by which a node can suit one pod and not another.
@@ -51,29 +51,31 @@ pub struct Shape {
     pub devices: PodDevices,
 }
 
-#[derive(Debug)]
+/// There are as many as pods: what they have in common is shared, and what few have lies apart.
+#[derive(Clone, Debug)]
 pub struct PodInfo {
     pub key: PodKey,
-    pub uid: String,
+    pub uid: Box<str>,
     pub shape: Arc<Shape>,
     /// The shape without labels, importance, owner and wishes about other pods: what the pod asks of a node by itself.
     pub bare: Arc<Shape>,
-    pub created: Option<Timestamp>,
     pub started: Option<Timestamp>,
-    pub generation: i64,
-    pub gates: Vec<String>,
-    pub scheduler_name: String,
-    /// The PodGroup it says it belongs to.
-    pub group: Option<Box<str>>,
+    pub scheduler_name: Arc<str>,
     /// Set when bound.
-    pub node_name: String,
-    /// Where room is being made for it.
-    pub nominated: String,
+    pub node_name: Arc<str>,
     pub deleting: bool,
     /// It is being deleted to make room for another.
     pub preempted: bool,
     /// Succeeded or Failed: uses nothing any more.
     pub finished: bool,
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Rare {
+    gates: Vec<String>,
+    group: Option<Box<str>>,
+    nominated: String,
 }
 
 impl Deref for PodInfo {
@@ -123,6 +125,9 @@ pub struct Shapes {
     derived: HashSet<Arc<Shape>>,
     /// When as many are known, those that no pod has any more are let go.
     sweep_at: usize,
+    /// Of namespaces, schedulers and nodes.
+    names: HashSet<Arc<str>>,
+    sweep_names_at: usize,
 }
 
 impl Shapes {
@@ -139,6 +144,20 @@ impl Shapes {
         let (bare, shape) = (self.derived(shape.bare()), Arc::new(shape));
         self.known.insert(shape.clone(), bare.clone());
         (shape, bare)
+    }
+
+    /// The same text as long as some pod has it.
+    fn name(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.names.get(text) {
+            return known.clone();
+        }
+        if self.names.len() >= self.sweep_names_at {
+            self.names.retain(|name| Arc::strong_count(name) > 1);
+            self.sweep_names_at = (self.names.len() * 2).max(64);
+        }
+        let name: Arc<str> = text.into();
+        self.names.insert(name.clone());
+        name
     }
 
     /// The shape without what does not matter in the cluster; pods that have it in common are decided about alike.
@@ -163,27 +182,30 @@ impl PodInfo {
     pub fn new(text: PodText, shapes: &mut Shapes) -> Arc<PodInfo> {
         let (shape, bare) = shapes.share(shape(&text));
         let PodText { metadata, spec, status } = text;
-        let scheduler_name =
-            if spec.scheduler_name.is_empty() { "default-scheduler".into() } else { spec.scheduler_name };
+        let scheduler_name = match spec.scheduler_name.as_str() {
+            "" => "default-scheduler",
+            name => name,
+        };
         let disrupted = status.conditions.iter().find(|condition| condition.kind == "DisruptionTarget");
         let deleting = metadata.deletion_timestamp.is_some();
+        let rare = Rare {
+            gates: spec.scheduling_gates.into_iter().map(|gate| gate.name).collect(),
+            group: spec.scheduling_group.and_then(|group| group.pod_group_name),
+            nominated: status.nominated_node_name,
+        };
         Arc::new(PodInfo {
-            key: PodKey { namespace: metadata.namespace, name: metadata.name },
-            uid: metadata.uid,
+            key: PodKey { namespace: shapes.name(&metadata.namespace), name: metadata.name.into() },
+            uid: metadata.uid.into(),
             shape,
             bare,
-            created: metadata.creation_timestamp,
             started: status.start_time,
-            generation: metadata.generation,
-            gates: spec.scheduling_gates.into_iter().map(|gate| gate.name).collect(),
-            scheduler_name,
-            group: spec.scheduling_group.and_then(|group| group.pod_group_name),
-            node_name: spec.node_name,
-            nominated: status.nominated_node_name,
+            scheduler_name: shapes.name(scheduler_name),
+            node_name: shapes.name(&spec.node_name),
             deleting,
             preempted: deleting
                 && disrupted.is_some_and(|found| found.status == "True" && found.reason == "PreemptionByScheduler"),
             finished: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
+            rare: (rare != Rare::default()).then(|| Box::new(rare)),
         })
     }
 
@@ -197,35 +219,28 @@ impl PodInfo {
         if self.is_assigned() {
             return self;
         }
-        let gone = PodInfo {
-            key: self.key.clone(),
-            uid: self.uid.clone(),
-            shape: self.shape.clone(),
-            bare: self.bare.clone(),
-            created: self.created,
-            started: self.started,
-            generation: self.generation,
-            gates: Vec::new(),
-            scheduler_name: self.scheduler_name.clone(),
-            group: self.group.clone(),
-            node_name: "assumed".into(),
-            nominated: String::new(),
-            deleting: self.deleting,
-            preempted: self.preempted,
-            finished: self.finished,
-        };
-        Arc::new(gone)
+        Arc::new(PodInfo { node_name: "assumed".into(), ..PodInfo::clone(&self) })
+    }
+
+    /// What keeps it from being tried, by name.
+    pub fn gates(&self) -> &[String] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.gates)
+    }
+
+    /// Where room is being made for it; empty where nowhere.
+    pub fn nominated(&self) -> &str {
+        self.rare.as_ref().map_or("", |rare| &rare.nominated)
     }
 
     /// The PodGroup it belongs to, by namespace and name.
     pub fn group_key(&self) -> Option<PodKey> {
-        let name = self.group.as_deref()?.to_owned();
-        Some(PodKey { namespace: self.key.namespace.clone(), name })
+        let name = self.rare.as_ref()?.group.as_deref()?;
+        Some(PodKey { namespace: self.key.namespace.clone(), name: name.into() })
     }
 
     /// Whether it counts in the scoring or filtering of pods that do not name it.
     pub fn is_assigned(&self) -> bool {
-        !self.node_name.is_empty() || !self.nominated.is_empty()
+        !self.node_name.is_empty() || !self.nominated().is_empty()
     }
 }
 

@@ -86,7 +86,7 @@ impl Attempt<'_> {
         if self.pod.never_preempts {
             return Some("not eligible due to preemptionPolicy=Never.");
         }
-        let at = self.cluster.place(&self.pod.nominated)?;
+        let at = self.cluster.place(self.pod.nominated())?;
         if !self.resolvable().any(|place| place == at) {
             return None;
         }

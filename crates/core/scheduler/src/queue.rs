@@ -110,7 +110,7 @@ pub struct Depths {
 
 /// Pods of one shape and one scheduler, which a change helps alike; by where the shape lies, which each of them holds on
 /// to.
-type Alike = (usize, String);
+type Alike = (usize, Arc<str>);
 
 /// Highest rank first, then the longest waiting; the key makes the order whole.
 type Order = (Reverse<i64>, Timestamp, PodKey);
@@ -356,7 +356,7 @@ impl Queue {
         if waiting.by.is_empty() {
             return;
         }
-        let scheduler = waiting.pod.scheduler_name.as_str();
+        let scheduler = &*waiting.pod.scheduler_name;
         if !self.rejected.contains_key(scheduler) {
             self.rejected.insert(scheduler.to_owned(), BTreeMap::new());
         }
@@ -497,7 +497,7 @@ mod tests {
     }
 
     fn popped(queue: &mut Queue, seconds: i64) -> Option<String> {
-        queue.pop(at(seconds)).map(|(pod, _)| pod.key.name.clone())
+        queue.pop(at(seconds)).map(|(pod, _)| pod.key.name.to_string())
     }
 
     fn wake(queue: &mut Queue, seconds: i64) {
@@ -517,9 +517,9 @@ mod tests {
         let judged = std::cell::Cell::new(0);
         let helps = |pod: &PodInfo, _: &Rejectors| {
             judged.set(judged.get() + 1);
-            pod.scheduler_name == "x"
+            &*pod.scheduler_name == "x"
         };
-        let mut names: Vec<_> = queue.helped(|_| true, helps).into_iter().map(|key| key.name).collect();
+        let mut names: Vec<_> = queue.helped(|_| true, helps).into_iter().map(|key| key.name.to_string()).collect();
         names.sort();
         assert_eq!((names, judged.get()), (vec!["a".to_owned(), "b".to_owned()], 2));
     }
@@ -636,7 +636,7 @@ mod tests {
         queue.hold((two, 5), tries);
         queue.add(pod("higher"), 9, at(1));
         assert_eq!(queue.depths(), Depths { active: 3, ..Depths::default() });
-        assert_eq!(queue.take_asked(&pod("one").key).map(|pod| pod.key.name.clone()).as_deref(), Some("one"));
+        assert_eq!(queue.take_asked(&pod("one").key).map(|pod| pod.key.name.to_string()).as_deref(), Some("one"));
         assert!(queue.take_asked(&pod("two").key).is_none());
         queue.release_held();
         let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue, 2)).collect();

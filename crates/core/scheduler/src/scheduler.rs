@@ -207,7 +207,7 @@ impl Scheduler {
                 false => self.undo(&key, "binding volumes: a write was refused".into(), now),
             },
             Event::Answered { key, uid, answer } => self.answered((&key, &uid), answer, now),
-            Event::Preempted { key, uid, done } if self.queue.get(&key).is_some_and(|pod| pod.uid == uid) => {
+            Event::Preempted { key, uid, done } if self.queue.get(&key).is_some_and(|pod| *pod.uid == *uid) => {
                 if let Some(missed) = self.preempting.remove(&key)
                     && (missed || !done)
                 {
@@ -220,12 +220,12 @@ impl Scheduler {
     }
 
     fn is_underway(&self, key: &PodKey, uid: &str) -> bool {
-        self.underway.get(key).is_some_and(|underway| underway.pod.uid == uid)
+        self.underway.get(key).is_some_and(|underway| *underway.pod.uid == *uid)
     }
 
     fn await_volumes(&mut self, key: PodKey, now: Timestamp) {
         let Some(underway) = self.underway.get_mut(&key) else { return };
-        let profile = self.profiles.iter().find(|profile| profile.name == underway.pod.scheduler_name);
+        let profile = self.profiles.iter().find(|profile| *profile.name == *underway.pod.scheduler_name);
         let waits = profile.into_iter().flat_map(|profile| profile.at(Point::PreBind));
         let by = now + waits.filter_map(|plugin| plugin.bound_within()).max().unwrap_or_default();
         underway.volumes_by = Some(by);
@@ -270,7 +270,7 @@ impl Scheduler {
     }
 
     pub(crate) fn profile_of(&self, pod: &PodInfo) -> Option<usize> {
-        self.profiles.iter().position(|profile| profile.name == pod.scheduler_name)
+        self.profiles.iter().position(|profile| *profile.name == *pod.scheduler_name)
     }
 
     /// Moves the pods that the change may help.
@@ -283,7 +283,7 @@ impl Scheduler {
         }
         let (profiles, kind) = (&self.profiles, change.kind());
         let helps = |pod: &PodInfo, by: &crate::queue::Rejectors| {
-            let own = profiles.iter().find(|profile| profile.name == pod.scheduler_name);
+            let own = profiles.iter().find(|profile| *profile.name == *pod.scheduler_name);
             own.is_none_or(|profile| profile.helps(pod, by, change))
         };
         let listens = |by: &crate::queue::Rejectors| profiles.iter().any(|profile| profile.listens(by, kind));
@@ -329,7 +329,7 @@ impl Scheduler {
         if let Some(underway) = &confirmed
             && let Some(profile) = self.profile_of(&pod)
         {
-            let outcome = if underway.node == pod.node_name { Outcome::Scheduled } else { Outcome::Error };
+            let outcome = if *underway.node == *pod.node_name { Outcome::Scheduled } else { Outcome::Error };
             self.counts.ended(profile, outcome, &underway.tries, now);
             self.profiles[profile].at(Point::PostBind).for_each(|plugin| plugin.post_bind(&pod, &underway.node));
         }
@@ -381,8 +381,8 @@ impl Scheduler {
         if let Some(group) = joined {
             self.wake_members(&group, &Change::MemberAdded(pod.clone()), now);
         }
-        if !pod.nominated.is_empty() {
-            let node = pod.nominated.clone();
+        if !pod.nominated().is_empty() {
+            let node = pod.nominated().to_owned();
             self.cluster.nominate(pod, &node);
         }
     }
@@ -397,8 +397,8 @@ impl Scheduler {
             }
             return;
         }
-        if !old.nominated.is_empty() && old.nominated != new.nominated {
-            if new.nominated.is_empty() {
+        if !old.nominated().is_empty() && old.nominated() != new.nominated() {
+            if new.nominated().is_empty() {
                 self.cluster.nominations.remove(&key);
             }
             self.wake(&Change::PodGone(old.clone()), now);
@@ -463,7 +463,7 @@ impl Scheduler {
             let rank = self.profiles[profile].rank(&pod);
             self.queue.failed((pod.clone(), rank), tries, now);
         }
-        let nominate = (!pod.nominated.is_empty()).then(String::new);
+        let nominate = (!pod.nominated().is_empty()).then(String::new);
         self.effects.push_back(Effect::Failed { pod, reason: Reason::SchedulerError, message, nominate });
     }
 

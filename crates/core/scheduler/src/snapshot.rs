@@ -40,7 +40,7 @@ pub enum Since<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     nodes: Vec<NodeInfo>,
-    at: HashMap<String, usize>,
+    at: HashMap<Arc<str>, usize>,
     /// Places in the order in which nodes are looked at; empty while it is to be worked out.
     order: Vec<u32>,
     /// Grows whenever anything but a node's own state changes.
@@ -48,9 +48,9 @@ pub struct Snapshot {
     log: Vec<u32>,
     log_start: u64,
     /// Pods bound to nodes that the API does not know.
-    strays: HashMap<String, Vec<Arc<PodInfo>>>,
+    strays: HashMap<Arc<str>, Vec<Arc<PodInfo>>>,
     /// Where each pod counts.
-    placed: HashMap<PodKey, String>,
+    placed: HashMap<PodKey, Arc<str>>,
     namespaces: BTreeMap<String, Labels>,
     pub workloads: Workloads,
     pub storage: Storage,
@@ -192,8 +192,8 @@ impl Snapshot {
         if let Some(at) = self.place(&facts.name) {
             return Some(self.change_node(at, Arc::new(facts)));
         }
-        let strays = self.strays.remove(&facts.name).unwrap_or_default();
-        self.at.insert(facts.name.clone(), self.nodes.len());
+        let strays = self.strays.remove(facts.name.as_str()).unwrap_or_default();
+        self.at.insert(facts.name.as_str().into(), self.nodes.len());
         self.serials += 1;
         let mut node = NodeInfo { serial: self.serials, facts: Arc::new(facts), ..NodeInfo::default() };
         for pod in strays {
@@ -229,16 +229,14 @@ impl Snapshot {
     pub fn remove_node(&mut self, name: &str) -> Option<Arc<NodeFacts>> {
         let at = self.at.remove(name)?;
         let node = self.nodes.remove(at);
-        for (at, node) in self.nodes.iter().enumerate().skip(at) {
-            self.at.insert(node.name.clone(), at);
-        }
+        self.at.values_mut().filter(|place| **place > at).for_each(|place| *place -= 1);
         self.images.set(node.serial, &node.images, &[]);
         node.pods.iter().for_each(|pod| self.census.remove(pod, node.serial));
         self.topologies.remove(at);
         let places = 0..self.nodes.len() as u32;
         self.affine = places.filter(|at| !self.nodes[*at as usize].affine.is_empty()).collect();
         if !node.pods.is_empty() {
-            self.strays.insert(name.to_owned(), node.pods);
+            self.strays.insert(name.into(), node.pods);
         }
         self.order.clear();
         self.turn_world();
@@ -260,11 +258,12 @@ impl Snapshot {
     /// Counts a pod at `node`, and nowhere else.
     pub fn put(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.lift(&pod.key);
-        self.placed.insert(pod.key.clone(), node.to_owned());
+        let name = self.shared(node);
+        self.placed.insert(pod.key.clone(), name.clone());
         self.track(&pod.shape);
         self.groups.place(&pod);
         for claim in &pod.claims {
-            *self.claims_in_use.entry((pod.key.namespace.clone(), claim.name.clone())).or_default() += 1;
+            *self.claims_in_use.entry((pod.shape.namespace.clone(), claim.name.clone())).or_default() += 1;
         }
         match self.place(node) {
             Some(at) => {
@@ -273,8 +272,15 @@ impl Snapshot {
                 self.note_affine(at);
                 self.changed(at);
             }
-            None => self.strays.entry(node.to_owned()).or_default().push(pod),
+            None => self.strays.entry(name).or_default().push(pod),
         }
+    }
+
+    /// The name of a node, in the one place where it is kept.
+    fn shared(&self, node: &str) -> Arc<str> {
+        let known = self.at.get_key_value(node).map(|(name, _)| name);
+        let known = known.or_else(|| self.strays.get_key_value(node).map(|(name, _)| name));
+        known.cloned().unwrap_or_else(|| node.into())
     }
 
     /// Takes over a new version of a pod where it counts. A node whose pods ask the same as before has not changed.
@@ -311,7 +317,7 @@ impl Snapshot {
         }?;
         self.groups.lift(&pod);
         for claim in &pod.claims {
-            let name = (pod.key.namespace.clone(), claim.name.clone());
+            let name = (pod.shape.namespace.clone(), claim.name.clone());
             if let Some(users) = self.claims_in_use.get_mut(&name) {
                 *users -= 1;
                 if *users == 0 {
@@ -324,7 +330,7 @@ impl Snapshot {
 
     /// Where a pod counts, if anywhere.
     pub fn place_of(&self, key: &PodKey) -> Option<&str> {
-        self.placed.get(key).map(String::as_str)
+        self.placed.get(key).map(AsRef::as_ref)
     }
 
     /// A pod that counts, as it is known.

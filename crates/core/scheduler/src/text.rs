@@ -32,12 +32,10 @@ pub struct MetaText {
     pub name: String,
     pub namespace: String,
     pub uid: String,
-    pub generation: i64,
     #[serde(deserialize_with = "nullable")]
     pub labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "nullable")]
     pub annotations: BTreeMap<String, String>,
-    pub creation_timestamp: Option<jiff::Timestamp>,
     pub deletion_timestamp: Option<String>,
     #[serde(deserialize_with = "nullable")]
     pub owner_references: Vec<OwnerText>,

@@ -125,7 +125,7 @@ impl Scheduler {
 
     fn set_group(&mut self, object: &Object, now: Timestamp) {
         let Ok(group) = object.decode::<scheduling::v1alpha2::PodGroup>() else { return };
-        let key = PodKey { namespace: object.meta.namespace.clone(), name: object.meta.name.clone() };
+        let key = PodKey { namespace: object.meta.namespace.as_str().into(), name: object.meta.name.as_str().into() };
         if self.cluster.groups.set(key.clone(), GroupFacts::new(&group)) {
             self.wake_members(&key.clone(), &Change::GroupAdded(key), now);
         }

@@ -49,7 +49,7 @@ impl Ours {
                     decision.nominated = nominate.or(kept).filter(|node| !node.is_empty());
                 }
                 Effect::Preempt { victims, .. } => {
-                    decision.victims = victims.iter().map(|pod| pod.key.name.clone()).collect();
+                    decision.victims = victims.iter().map(|pod| pod.key.name.to_string()).collect();
                 }
                 Effect::Group { .. } => unreachable!("gates are off"),
                 Effect::BindBy { .. } | Effect::Ask { .. } => unreachable!("the standard profile has no extenders"),

@@ -121,7 +121,7 @@ impl Gauge {
             Effect::Preempt { pod, .. } => (DeedKind::Evict, pod),
             Effect::Ask { .. } | Effect::Failed { .. } | Effect::Group { .. } => return None,
         };
-        let profile = scheduler.counts().profiles.iter().position(|profile| profile.name == pod.scheduler_name)?;
+        let profile = scheduler.counts().profiles.iter().position(|profile| *profile.name == *pod.scheduler_name)?;
         self.durations.begin(kind);
         Some((kind, profile))
     }

@@ -44,7 +44,7 @@ impl Plugin for DynamicResources {
         if pod.devices.is_empty() {
             return PreFilter::Skip;
         }
-        match cluster.devices.nodes_for(&pod.devices, &pod.key.namespace, &pod.key.name) {
+        match cluster.devices.nodes_for(&pod.devices, &pod.shape.namespace, &pod.key.name) {
             Ok(selectors) => PreFilter::Check(Box::new(Usable(selectors))),
             Err(reason) => PreFilter::Reject(Status::lasting(reason)),
         }
@@ -56,7 +56,9 @@ impl Plugin for DynamicResources {
 
     fn hint(&self, pod: &PodInfo, change: &Change) -> bool {
         match change {
-            Change::ResourceClaim { namespace, name, .. } => *namespace == pod.key.namespace && pod.devices.names(name),
+            Change::ResourceClaim { namespace, name, .. } => {
+                *namespace == pod.shape.namespace && pod.devices.names(name)
+            }
             Change::PodUpdated { old, new } => new.uid == pod.uid && old.devices != new.devices,
             Change::NodeUpdated { old, new } => old.labels != new.labels,
             _ => true,

@@ -53,7 +53,7 @@ fn any_about(terms: &[PodTerm], pod: &PodInfo) -> bool {
 /// Where a term chooses namespaces by label, it may be about a pod in any.
 fn may_match(term: &PodTerm, pod: &PodInfo) -> bool {
     let chosen = !term.namespace_selector.is_nothing();
-    (chosen || term.namespaces.contains(&pod.key.namespace)) && term.selector.matches(&pod.labels)
+    (chosen || term.namespaces.contains(&pod.shape.namespace)) && term.selector.matches(&pod.labels)
 }
 
 fn after_pod(pod: &PodInfo, old: Option<&PodInfo>, new: Option<&PodInfo>) -> bool {

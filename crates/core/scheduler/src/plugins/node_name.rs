@@ -1,5 +1,7 @@
 //! A pod that names its node goes there or nowhere.
 
+use std::sync::Arc;
+
 use crate::framework::{Change, Filter, Kind, Plugin, Point, PreFilter, Status};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
@@ -28,14 +30,14 @@ impl Plugin for NodeName {
     }
 
     fn hint(&self, pod: &PodInfo, change: &Change) -> bool {
-        matches!(change, Change::NodeAdded(node) if node.name == pod.node_name)
+        matches!(change, Change::NodeAdded(node) if *node.name == *pod.node_name)
     }
 }
 
-struct Named(String);
+struct Named(Arc<str>);
 
 impl Filter for Named {
     fn filter(&self, _at: usize, node: &NodeInfo) -> Option<Status> {
-        (node.name != self.0).then(|| Status::lasting("node(s) didn't match the requested node name"))
+        (*node.name != *self.0).then(|| Status::lasting("node(s) didn't match the requested node name"))
     }
 }

@@ -58,7 +58,7 @@ impl Plugin for NodeVolumeLimits {
         match change {
             Change::PodGone(gone) => gone.is_assigned() && !gone.claims.is_empty(),
             Change::Claim { namespace, name, kind: Difference::Added } => {
-                *namespace == pod.key.namespace && pod.claims.iter().any(|claim| claim.name == *name)
+                *namespace == pod.shape.namespace && pod.claims.iter().any(|claim| claim.name == *name)
             }
             Change::Claim { .. } => false,
             _ => true,

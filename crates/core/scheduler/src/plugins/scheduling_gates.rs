@@ -16,7 +16,7 @@ impl Plugin for SchedulingGates {
     }
 
     fn pre_enqueue(&self, pod: &PodInfo, _: &Snapshot) -> Option<Status> {
-        let gates = pod.gates.join(" ");
+        let gates = pod.gates().join(" ");
         (!gates.is_empty()).then(|| Status::lasting(format!("waiting for scheduling gates: [{gates}]")))
     }
 
@@ -25,6 +25,6 @@ impl Plugin for SchedulingGates {
     }
 
     fn hint(&self, pod: &PodInfo, change: &Change) -> bool {
-        matches!(change, Change::PodUpdated { new, .. } if new.uid == pod.uid && new.gates.is_empty())
+        matches!(change, Change::PodUpdated { new, .. } if new.uid == pod.uid && new.gates().is_empty())
     }
 }

@@ -83,7 +83,7 @@ impl Wanted {
         let mut wanted = Wanted { bound: Vec::new(), open: Vec::new(), capacities: Vec::new() };
         let mut immediate = false;
         for claim in &pod.claims {
-            let key = (pod.key.namespace.clone(), claim.name.clone());
+            let key = (pod.shape.namespace.clone(), claim.name.clone());
             let facts = usable(pod, claim, storage)?;
             if facts.bound {
                 wanted.bound.push(storage.volume(&facts.volume).cloned());
@@ -165,7 +165,7 @@ impl Wanted {
 
 /// The claim, if the pod may use it now.
 fn usable<'s>(pod: &PodInfo, claim: &crate::volumes::Claim, storage: &'s Storage) -> Result<&'s ClaimFacts, String> {
-    let (namespace, name) = (&pod.key.namespace, &claim.name);
+    let (namespace, name) = (&pod.shape.namespace, &claim.name);
     let facts = storage.claim(namespace, name).ok_or_else(|| match claim.ephemeral {
         true => format!("waiting for ephemeral volume controller to create the persistentvolumeclaim \"{name}\""),
         false => not_found("persistentvolumeclaim", name),
@@ -240,7 +240,7 @@ impl Open {
 }
 
 fn own_claims(pod: &PodInfo) -> impl Iterator<Item = ClaimKey> {
-    pod.claims.iter().map(|claim| (pod.key.namespace.clone(), claim.name.clone()))
+    pod.claims.iter().map(|claim| (pod.shape.namespace.clone(), claim.name.clone()))
 }
 
 impl Plugin for VolumeBinding {
@@ -330,7 +330,7 @@ impl Plugin for VolumeBinding {
         match change {
             Change::NodeUpdated { old, new } => old.labels != new.labels,
             Change::Claim { namespace, name, .. } => {
-                *namespace == pod.key.namespace && pod.claims.iter().any(|claim| claim.name == *name)
+                *namespace == pod.shape.namespace && pod.claims.iter().any(|claim| claim.name == *name)
             }
             _ => true,
         }

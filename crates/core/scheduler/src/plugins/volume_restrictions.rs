@@ -56,11 +56,11 @@ impl Plugin for VolumeRestrictions {
         match change {
             Change::NodeAdded(_) => true,
             Change::Claim { namespace, name, kind: Difference::Added } => {
-                *namespace == pod.key.namespace && pod.claims.iter().any(|claim| claim.name == *name)
+                *namespace == pod.shape.namespace && pod.claims.iter().any(|claim| claim.name == *name)
             }
             Change::PodGone(gone) => {
                 let shared = || pod.claims.iter().any(|claim| gone.claims.contains(claim));
-                gone.key.namespace == pod.key.namespace && (disks_conflict(pod, gone) || shared())
+                gone.shape.namespace == pod.shape.namespace && (disks_conflict(pod, gone) || shared())
             }
             _ => false,
         }

@@ -74,7 +74,7 @@ impl Plugin for VolumeZone {
         match change {
             Change::NodeUpdated { old, new } => old.labels != new.labels,
             Change::Claim { namespace, name, .. } => {
-                *namespace == pod.key.namespace && pod.claims.iter().any(|claim| claim.name == *name)
+                *namespace == pod.shape.namespace && pod.claims.iter().any(|claim| claim.name == *name)
             }
             _ => true,
         }

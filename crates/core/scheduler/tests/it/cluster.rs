@@ -122,7 +122,7 @@ impl Cluster {
                     format!("group {}: {message}", group.name)
                 }
                 Effect::Preempt { pod, victims, .. } => {
-                    let victims: Vec<_> = victims.iter().map(|pod| pod.key.name.as_str()).collect();
+                    let victims: Vec<_> = victims.iter().map(|pod| &*pod.key.name).collect();
                     format!("{} evicts {}", pod.key.name, victims.join(" "))
                 }
             })

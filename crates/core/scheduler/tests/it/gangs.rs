@@ -31,7 +31,9 @@ fn member(name: &str, group: &str, extra: Value) -> Value {
 
 fn messages(cluster: &mut Cluster) -> Vec<(String, Reason, String, Option<String>)> {
     let told = std::iter::from_fn(|| cluster.next()).filter_map(|effect| match effect {
-        Effect::Failed { pod, reason, message, nominate } => Some((pod.key.name.clone(), reason, message, nominate)),
+        Effect::Failed { pod, reason, message, nominate } => {
+            Some((pod.key.name.to_string(), reason, message, nominate))
+        }
         _ => None,
     });
     told.collect()

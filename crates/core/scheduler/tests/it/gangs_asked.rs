@@ -108,7 +108,7 @@ fn an_extender_that_fails_fails_the_whole_group() {
         ("p2", "failed to schedule other pod from a pod group: out of order"),
     ] {
         let Some(Effect::Failed { pod, reason, message, .. }) = cluster.next() else { panic!("{name} fails") };
-        assert_eq!((pod.key.name.as_str(), reason, message.as_str()), (name, Reason::SchedulerError, words));
+        assert_eq!((&*pod.key.name, reason, message.as_str()), (name, Reason::SchedulerError, words));
     }
     assert_eq!(cluster.run(), ["group g: failed to schedule other pod from a pod group: out of order"]);
 

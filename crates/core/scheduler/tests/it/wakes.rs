@@ -109,9 +109,9 @@ impl World {
         self.cluster.now += 20;
         while let Some(effect) = self.cluster.next() {
             let Effect::Bind { pod, node } = effect else { continue };
-            let mut bound = self.waiting.remove(&pod.key.name).expect("it waited");
+            let mut bound = self.waiting.remove(&*pod.key.name).expect("it waited");
             bound["spec"]["nodeName"] = node.into();
-            self.set_placed(pod.key.name.clone(), bound);
+            self.set_placed(pod.key.name.to_string(), bound);
         }
     }
 

@@ -40,14 +40,14 @@ impl Deeds {
             Effect::BindBy { pod, node, extender } => self.bind_by(&pod, &node, extender).await,
             Effect::Ask { pod, question } => {
                 let answer = self.extenders.ask(&pod, question).await;
-                Some(Event::Answered { key: pod.key.clone(), uid: pod.uid.clone(), answer })
+                Some(Event::Answered { key: pod.key.clone(), uid: pod.uid.to_string(), answer })
             }
             Effect::Prepare { pod, node, deeds } => {
                 let done = self.prepare(&pod, &node, &deeds).await;
                 if let Err(error) = &done {
                     tracing::warn!(object = ?pod.key, %error, "volumes could not be prepared");
                 }
-                Some(Event::Prepared { key: pod.key.clone(), uid: pod.uid.clone(), done: done.is_ok() })
+                Some(Event::Prepared { key: pod.key.clone(), uid: pod.uid.to_string(), done: done.is_ok() })
             }
             Effect::Failed { pod, reason, message, nominate } => {
                 self.tell_failed(&pod, reason, &message, nominate).await;
@@ -62,7 +62,7 @@ impl Deeds {
                 if let Err(error) = &done {
                     tracing::warn!(object = ?pod.key, %error, "victims could not be evicted");
                 }
-                Some(Event::Preempted { key: pod.key.clone(), uid: pod.uid.clone(), done: done.is_ok() })
+                Some(Event::Preempted { key: pod.key.clone(), uid: pod.uid.to_string(), done: done.is_ok() })
             }
         }
     }
@@ -71,7 +71,7 @@ impl Deeds {
         let path = path(pod).subresource("binding");
         let binding = json!({
             "apiVersion": "v1", "kind": "Binding",
-            "metadata": {"name": pod.key.name, "namespace": pod.key.namespace, "uid": pod.uid},
+            "metadata": {"name": &*pod.key.name, "namespace": &*pod.key.namespace, "uid": pod.uid},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         });
         match self.client.create_sub(&path, &binding).await {
@@ -84,7 +84,7 @@ impl Deeds {
                 let error = error.into_status();
                 tracing::debug!(object = ?pod.key, node, %error, "binding refused");
                 let message = format!("running Bind plugin \"DefaultBinder\": {error}");
-                Some(Event::BindFailed { key: pod.key.clone(), uid: pod.uid.clone(), message })
+                Some(Event::BindFailed { key: pod.key.clone(), uid: pod.uid.to_string(), message })
             }
         }
     }
@@ -92,7 +92,7 @@ impl Deeds {
     /// A pod that is gone has nobody to tell.
     async fn tell_failed(&self, pod: &PodInfo, reason: Reason, message: &str, nominate: Option<String>) {
         let found = self.view.get(&PODS, &pod.key.namespace, &pod.key.name);
-        if found.is_none_or(|found| found.meta.uid != pod.uid) {
+        if found.is_none_or(|found| *found.meta.uid != *pod.uid) {
             return;
         }
         let kind = EventKind::Warning;
@@ -196,7 +196,7 @@ impl Deeds {
             return Ok(());
         }
         let options = DeleteOptions {
-            preconditions: Some(Preconditions { uid: Some(victim.uid.clone()), resource_version: None }),
+            preconditions: Some(Preconditions { uid: Some(victim.uid.to_string()), resource_version: None }),
             ..DeleteOptions::default()
         };
         if gone(self.client.delete_of(&path(victim), &options).await.map(|_: Made| ()))? {
@@ -205,7 +205,7 @@ impl Deeds {
         self.events.tell(Note {
             regarding: reference(victim),
             related: Some(reference(pod)),
-            controller: pod.scheduler_name.clone(),
+            controller: pod.scheduler_name.to_string(),
             kind: EventKind::Normal,
             reason: "Preempted",
             action: "Preempting",
@@ -245,7 +245,7 @@ impl Deeds {
         (reason, action): (&'static str, &'static str),
         note: String,
     ) {
-        let controller = pod.scheduler_name.clone();
+        let controller = pod.scheduler_name.to_string();
         self.events.tell(Note { regarding: reference(pod), related: None, controller, kind, reason, action, note });
     }
 }

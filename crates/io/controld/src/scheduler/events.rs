@@ -40,7 +40,7 @@ pub struct Events(mpsc::Sender<Note>);
 pub fn reference(pod: &PodInfo) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
-        "namespace": pod.key.namespace, "name": pod.key.name, "uid": pod.uid,
+        "namespace": &*pod.key.namespace, "name": &*pod.key.name, "uid": pod.uid,
     })
 }
 

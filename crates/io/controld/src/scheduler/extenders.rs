@@ -181,7 +181,7 @@ impl Callers {
 
     async fn bind(&self, caller: &Caller, pod: &PodInfo, node: &str) -> Result<(), String> {
         let args = json!({
-            "PodName": pod.key.name, "PodNamespace": pod.key.namespace, "PodUID": pod.uid, "Node": node,
+            "PodName": &*pod.key.name, "PodNamespace": &*pod.key.namespace, "PodUID": pod.uid, "Node": node,
         });
         failure(&caller.call(&caller.extender.bind_verb, &args).await?)
     }
@@ -201,7 +201,7 @@ impl Callers {
         match self.view.get(&PODS, &pod.key.namespace, &pod.key.name) {
             Some(object) => plain(&object),
             None => {
-                json!({"metadata": {"name": pod.key.name, "namespace": pod.key.namespace, "uid": pod.uid}})
+                json!({"metadata": {"name": &*pod.key.name, "namespace": &*pod.key.namespace, "uid": pod.uid}})
             }
         }
     }
@@ -222,7 +222,7 @@ impl Deeds {
                 if caller.extender.ignorable {
                     return self.bind(pod, node).await;
                 }
-                Some(Event::BindFailed { key: pod.key.clone(), uid: pod.uid.clone(), message: error })
+                Some(Event::BindFailed { key: pod.key.clone(), uid: pod.uid.to_string(), message: error })
             }
         }
     }

@@ -57,7 +57,11 @@ fn main() {
         roll(nodes, pods);
     }
     if wanted.is_empty() || wanted.iter().any(|wanted| wanted == "memory") {
-        hold(nodes, pods);
+        hold("memory", nodes, pods, |_| ());
+        hold("memory, unlike", nodes, pods, |pod| {
+            let index = pod["metadata"]["uid"].clone();
+            pod["metadata"]["labels"]["apps.kubernetes.io/pod-index"] = index;
+        });
     }
 }
 
@@ -135,7 +139,7 @@ fn roll(nodes: usize, pods: usize) {
 }
 
 /// What pods of 50 workloads cost that run on the nodes, in memory.
-fn hold(nodes: usize, pods: usize) {
+fn hold(case: &str, nodes: usize, pods: usize, alter: fn(&mut Value)) {
     let now = Timestamp::UNIX_EPOCH;
     let mut scheduler = Scheduler::standard("default-scheduler");
     for at in 0..nodes {
@@ -146,6 +150,7 @@ fn hold(nodes: usize, pods: usize) {
         pod["metadata"]["name"] = json!(format!("web-{}-7d4b9c6f5b-{at:05x}", at % 50));
         pod["metadata"]["uid"] = json!(format!("0b6b7d5e-9d0c-4a4c-8f6e-{at:012x}"));
         pod["spec"]["nodeName"] = json!(format!("node-{}", at % nodes));
+        alter(&mut pod);
         scheduler.observe(set("pods", pod), now);
     };
     // What is made but once is there before it counts.
@@ -153,7 +158,7 @@ fn hold(nodes: usize, pods: usize) {
     let before = resident_bytes();
     (pods / 10..pods).for_each(&mut place);
     let each = (resident_bytes() - before) / (pods - pods / 10) as f64;
-    println!("{:>21}: {nodes} nodes, {} pods placed: {each:.0} bytes a pod", "memory", scheduler.cluster().pods());
+    println!("{case:>21}: {nodes} nodes, {} pods placed: {each:.0} bytes a pod", scheduler.cluster().pods());
 }
 
 fn resident_bytes() -> f64 {

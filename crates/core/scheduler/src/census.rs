@@ -1,7 +1,8 @@
 //! How many pods of each shape count on which node, found by their labels: who counts what a selector picks need not look
 //! at every pod. Pods that are being deleted do not count.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use coracle_meta::selector::{LabelSelector, Operator};
@@ -11,20 +12,122 @@ use crate::pod::{PodInfo, Shape};
 /// Where a shape lies; it is held on to.
 type Address = usize;
 
+/// Of a label's key and value. Where two labels have one, shapes are found that have the other: who finds them looks.
+type Digest = u64;
+
 #[derive(Clone, Debug, Default)]
 pub struct Census(HashMap<String, Namespace>);
 
 #[derive(Clone, Debug, Default)]
 struct Namespace {
     shapes: HashMap<Address, Counted>,
-    by_label: HashMap<(String, String), Vec<Address>>,
+    by_label: HashMap<Digest, Addresses>,
 }
 
 #[derive(Clone, Debug)]
 struct Counted {
     shape: Arc<Shape>,
-    /// By the serial of the node.
-    pods: HashMap<u64, u32>,
+    pods: Spots,
+}
+
+/// How many pods there are on which node, by its serial. Pods with a label of their own, of which there may be many, are
+/// on one.
+#[derive(Clone, Debug)]
+#[expect(clippy::box_collection, reason = "there may be as many as pods, and few of them are not one")]
+enum Spots {
+    One(u64, u32),
+    Many(Box<HashMap<u64, u32>>),
+}
+
+/// The shapes that have a label; again it is often one.
+#[derive(Clone, Debug)]
+#[expect(clippy::box_collection, reason = "there may be as many as pods, and few of them are not one")]
+enum Addresses {
+    One(Address),
+    Many(Box<HashSet<Address>>),
+}
+
+fn digest(key: &str, value: &str) -> Digest {
+    let mut hasher = DefaultHasher::new();
+    (key, value).hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Spots {
+    fn add(&mut self, serial: u64) {
+        match self {
+            Spots::One(known, pods) if *known == serial => *pods += 1,
+            Spots::One(known, pods) => *self = Spots::Many(Box::new(HashMap::from([(*known, *pods), (serial, 1)]))),
+            Spots::Many(all) => *all.entry(serial).or_default() += 1,
+        }
+    }
+
+    /// Tells whether any are left.
+    fn remove(&mut self, serial: u64) -> bool {
+        match self {
+            Spots::One(known, pods) => {
+                *pods -= u32::from(*known == serial);
+                *pods > 0
+            }
+            Spots::Many(all) => {
+                if let Some(pods) = all.get_mut(&serial) {
+                    *pods -= 1;
+                    if *pods == 0 {
+                        all.remove(&serial);
+                    }
+                }
+                !all.is_empty()
+            }
+        }
+    }
+
+    fn tell(&self, each: &mut impl FnMut(u64, u32)) {
+        match self {
+            Spots::One(serial, pods) => each(*serial, *pods),
+            Spots::Many(all) => all.iter().for_each(|(serial, pods)| each(*serial, *pods)),
+        }
+    }
+}
+
+impl Addresses {
+    fn len(&self) -> usize {
+        match self {
+            Addresses::One(_) => 1,
+            Addresses::Many(all) => all.len(),
+        }
+    }
+
+    fn each(&self, mut each: impl FnMut(&Address)) {
+        match self {
+            Addresses::One(address) => each(address),
+            Addresses::Many(all) => all.iter().for_each(each),
+        }
+    }
+
+    fn add(&mut self, address: Address) {
+        match self {
+            Addresses::One(known) => *self = Addresses::Many(Box::new(HashSet::from([*known, address]))),
+            Addresses::Many(all) => drop(all.insert(address)),
+        }
+    }
+
+    /// Tells whether any are left.
+    fn remove(&mut self, address: Address) -> bool {
+        match self {
+            Addresses::One(known) => *known != address,
+            Addresses::Many(all) => {
+                all.remove(&address);
+                !all.is_empty()
+            }
+        }
+    }
+}
+
+/// Where the shapes are found that a selector picks.
+enum Found<'a> {
+    Among(&'a Addresses),
+    Nowhere,
+    Anywhere,
 }
 
 impl Census {
@@ -38,13 +141,10 @@ impl Census {
         }
         let Some(namespace) = self.0.get_mut(&pod.shape.namespace) else { return };
         let address = Arc::as_ptr(&pod.shape).addr();
-        let counted = namespace.shapes.entry(address).or_insert_with(|| {
-            for label in &pod.shape.labels {
-                namespace.by_label.entry(label.clone()).or_default().push(address);
-            }
-            Counted { shape: pod.shape.clone(), pods: HashMap::new() }
-        });
-        *counted.pods.entry(serial).or_default() += 1;
+        match namespace.shapes.get_mut(&address) {
+            Some(counted) => counted.pods.add(serial),
+            None => namespace.know(address, Counted { shape: pod.shape.clone(), pods: Spots::One(serial, 1) }),
+        }
     }
 
     /// It does so no more.
@@ -52,13 +152,7 @@ impl Census {
         let address = Arc::as_ptr(&pod.shape).addr();
         let Some(namespace) = self.0.get_mut(&pod.shape.namespace).filter(|_| !pod.deleting) else { return };
         let Some(counted) = namespace.shapes.get_mut(&address) else { return };
-        if let Some(pods) = counted.pods.get_mut(&serial) {
-            *pods -= 1;
-            if *pods == 0 {
-                counted.pods.remove(&serial);
-            }
-        }
-        if counted.pods.is_empty() {
+        if !counted.pods.remove(serial) {
             namespace.forget(address);
         }
         if namespace.shapes.is_empty() {
@@ -70,38 +164,50 @@ impl Census {
     /// many are there.
     pub fn count(&self, namespace: &str, selector: &LabelSelector, mut each: impl FnMut(u64, u32)) {
         let Some(namespace) = self.0.get(namespace) else { return };
-        let picked = |counted: &&Counted| selector.matches(&counted.shape.labels);
-        let mut tell = |counted: &Counted| counted.pods.iter().for_each(|(serial, pods)| each(*serial, *pods));
-        match namespace.rarest(selector) {
-            Some(addresses) => {
-                addresses.iter().filter_map(|address| namespace.shapes.get(address)).filter(picked).for_each(tell);
+        let mut look = |counted: &Counted| {
+            if selector.matches(&counted.shape.labels) {
+                counted.pods.tell(&mut each);
             }
-            None => namespace.shapes.values().filter(picked).for_each(&mut tell),
+        };
+        match namespace.find(selector) {
+            Found::Among(some) => some.each(|address| namespace.shapes.get(address).into_iter().for_each(&mut look)),
+            Found::Nowhere => (),
+            Found::Anywhere => namespace.shapes.values().for_each(look),
         }
     }
 }
 
 impl Namespace {
-    /// The fewest shapes among which all are that the selector picks; `None` where that is not known.
-    fn rarest(&self, selector: &LabelSelector) -> Option<&[Address]> {
+    /// The fewest shapes among which all are that the selector picks.
+    fn find(&self, selector: &LabelSelector) -> Found<'_> {
         let exact = selector.requirements().iter().filter_map(|requirement| {
-            let one = match (requirement.operator, requirement.values.as_slice()) {
-                (Operator::Equals | Operator::DoubleEquals | Operator::In, [value]) => value,
-                _ => return None,
-            };
-            Some(self.by_label.get(&(requirement.key.clone(), one.clone())).map_or(&[][..], Vec::as_slice))
+            match (requirement.operator, requirement.values.as_slice()) {
+                (Operator::Equals | Operator::DoubleEquals | Operator::In, [value]) => {
+                    Some(self.by_label.get(&digest(&requirement.key, value)))
+                }
+                _ => None,
+            }
         });
-        exact.min_by_key(|addresses| addresses.len())
+        match exact.min_by_key(|some| some.map_or(0, Addresses::len)) {
+            Some(Some(some)) => Found::Among(some),
+            Some(None) => Found::Nowhere,
+            None => Found::Anywhere,
+        }
+    }
+
+    fn know(&mut self, address: Address, counted: Counted) {
+        for (key, value) in &counted.shape.labels {
+            let known = self.by_label.entry(digest(key, value));
+            known.and_modify(|addresses| addresses.add(address)).or_insert(Addresses::One(address));
+        }
+        self.shapes.insert(address, counted);
     }
 
     fn forget(&mut self, address: Address) {
         let Some(counted) = self.shapes.remove(&address) else { return };
-        for label in &counted.shape.labels {
-            if let Some(addresses) = self.by_label.get_mut(label) {
-                addresses.retain(|known| *known != address);
-                if addresses.is_empty() {
-                    self.by_label.remove(label);
-                }
+        for digest in counted.shape.labels.iter().map(|(key, value)| digest(key, value)) {
+            if self.by_label.get_mut(&digest).is_some_and(|addresses| !addresses.remove(address)) {
+                self.by_label.remove(&digest);
             }
         }
     }

@@ -134,7 +134,9 @@ impl EmbeddedRuntime {
             tracing::warn!(object = %container.record.id, %error, "a container's cgroup stays");
         }
         let _ = fs::remove_dir_all(self.layer_dir(&container.record.id));
-        let _ = fs::remove_dir_all(&container.dir);
+        if let Err(error) = self.remove_folder(&container.dir) {
+            tracing::warn!(object = %container.record.id, %error, "a container's folder stays");
+        }
     }
 
     pub async fn start_container(&self, id: &str) -> Result<(), Status> {

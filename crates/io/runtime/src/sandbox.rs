@@ -193,11 +193,22 @@ impl EmbeddedRuntime {
         for container in containers {
             self.remove_container(&container).await?;
         }
-        let removed = fs::remove_dir_all(&sandbox.dir);
-        removed.map_err(|error| Status::internal(format!("removing {}: {error}", sandbox.dir.display())))?;
+        self.remove_folder(&sandbox.dir)?;
         self.announce(&id, ContainerEventType::ContainerDeletedEvent);
         self.state.lock().sandboxes.remove(&id);
         Ok(())
+    }
+
+    /// Removes a folder of the state folder. What is written to such folders is written under the lock, so that nothing
+    /// comes into one while it is emptied.
+    pub(crate) fn remove_folder(&self, dir: &Path) -> Result<(), Status> {
+        let _state = self.state.lock();
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Status::internal(format!("removing {}: {error}", dir.display())))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Changes what all containers of the pod may use together.

@@ -180,6 +180,7 @@ async fn tour(root: &Path, places: &Places, zygote: Zygote) {
     assert!(runtime.list_containers(None).await.expect("a list").is_empty());
     assert_nothing_is_left(places);
     namespaces_are_shared_as_asked(&runtime, root).await;
+    a_pod_goes_while_it_is_written_about(&runtime).await;
     a_killed_shim_costs_its_pod_only(&runtime, places).await;
 }
 
@@ -415,6 +416,23 @@ async fn starts_are_quick(runtime: &Arc<EmbeddedRuntime>, pod: &str) {
     }
     times.sort();
     println!("create and start, warm: median {:?}, least {:?}", times[5], times[0]);
+}
+
+/// What is told of a pod is written into the folder that is being removed.
+async fn a_pod_goes_while_it_is_written_about(runtime: &Arc<EmbeddedRuntime>) {
+    for _ in 0..20 {
+        let (pod, _) = run_pod(runtime, "").await;
+        let (writer, written) = (runtime.clone(), pod.clone());
+        let writing = tokio::spawn(async move {
+            let told = cri::LinuxContainerResources::default();
+            let gone = tonic::Code::NotFound;
+            while writer.update_pod_sandbox_resources(&written, &told).await.map_err(|it| it.code()) != Err(gone) {
+                tokio::task::yield_now().await;
+            }
+        });
+        runtime.remove_pod_sandbox(&pod).await.expect("a removal");
+        writing.await.expect("the writer's end");
+    }
 }
 
 async fn a_killed_shim_costs_its_pod_only(runtime: &Arc<EmbeddedRuntime>, places: &Places) {

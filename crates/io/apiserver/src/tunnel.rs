@@ -1,7 +1,9 @@
 //! Ways through the server to a node: the kubelet's exec, attach, port-forward and logs, and plain HTTP to pods,
 //! services and nodes. Upgraded connections are passed on byte by byte: what protocol they speak is between the ends.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +16,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::answer::Response;
@@ -26,6 +28,9 @@ use crate::server::Server;
 use crate::store::{Target, failed, tree};
 
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// How long the one end may take to leave once the other has left.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
+const CHUNK_BYTES: usize = 8 << 10;
 /// Hop by hop (RFC 9110, 7.6.1), and what proved the caller to us and is no business of the other end.
 const NOT_PASSED_ON: [&str; 9] = [
     "authorization",
@@ -388,9 +393,45 @@ fn strip(headers: &mut HeaderMap) {
 
 async fn join(ours: hyper::upgrade::OnUpgrade, theirs: hyper::upgrade::OnUpgrade) {
     let (Ok(ours), Ok(theirs)) = tokio::join!(ours, theirs) else { return };
-    let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
-    // An end that breaks off is how these connections are left.
-    let _ = tokio::io::copy_bidirectional(&mut ours, &mut theirs).await;
+    carry_both(TokioIo::new(ours), TokioIo::new(theirs)).await;
+}
+
+/// How one direction of a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Nothing more comes, but the other direction may go on.
+    Said,
+    /// One of the ends has left without saying so, as these connections mostly are left.
+    Left,
+}
+
+/// Carries bytes both ways until both have ended.
+async fn carry_both(ours: impl AsyncRead + AsyncWrite + Send, theirs: impl AsyncRead + AsyncWrite + Send) {
+    let ((from_us, to_us), (from_them, to_them)) = (tokio::io::split(ours), tokio::io::split(theirs));
+    let (inward, outward) = (carry(from_us, to_them), carry(from_them, to_us));
+    tokio::pin!(inward, outward);
+    let (end, other): (End, Pin<&mut (dyn Future<Output = End> + Send)>) = tokio::select! {
+        end = &mut inward => (end, outward),
+        end = &mut outward => (end, inward),
+    };
+    match end {
+        End::Said => drop(other.await),
+        End::Left => drop(tokio::time::timeout(LEAVE_MAX, other).await),
+    }
+}
+
+/// Carries one direction to its end and tells the end on. Whatever was read is delivered first, however the reading ended.
+async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> End {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let end = loop {
+        match from.read(&mut buffer).await {
+            Ok(0) => break End::Said,
+            Ok(length) if to.write_all(&buffer[..length]).await.is_ok() && to.flush().await.is_ok() => {}
+            _ => break End::Left,
+        }
+    };
+    let _ = to.shutdown().await;
+    end
 }
 
 /// A body that holds its connection open.
@@ -404,16 +445,73 @@ impl http_body::Body for Guarded {
     type Error = BodyError;
 
     fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        std::pin::Pin::new(&mut self.body).poll_frame(context)
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(context)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{DuplexStream, ReadBuf, duplex};
+
+    /// An end whose connection breaks off after its last word, as TLS without a farewell does.
+    struct BreaksOff(DuplexStream);
+
+    impl AsyncRead for BreaksOff {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<std::io::Result<()>> {
+            let before = buffer.filled().len();
+            match Pin::new(&mut self.0).poll_read(context, buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().len() == before => {
+                    Poll::Ready(Err(std::io::ErrorKind::UnexpectedEof.into()))
+                }
+                other => other,
+            }
+        }
+    }
+
+    impl AsyncWrite for BreaksOff {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            data: &[u8],
+        ) -> Poll<std::io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(context, data)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(context)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(context)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_hears_all_that_an_end_said_before_it_broke_off() {
+        let ((mut client, ours), (mut node, theirs)) = (duplex(16), duplex(1 << 20));
+        let said: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+        let expected = said.clone();
+        let talk = async move {
+            // Both ways at once: what the client says meanwhile must not matter.
+            let _ = node.write_all(&said).await;
+        };
+        let hear = async move {
+            client.write_all(b"typed").await.unwrap();
+            let mut heard = Vec::new();
+            client.read_to_end(&mut heard).await.unwrap();
+            heard
+        };
+        let (heard, (), ()) = tokio::join!(hear, talk, carry_both(ours, BreaksOff(theirs)));
+        assert!(heard == expected, "{} of {} bytes", heard.len(), expected.len());
+    }
 
     #[test]
     fn the_other_ends_path_begins_after_the_proxy() {

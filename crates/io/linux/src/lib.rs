@@ -13,6 +13,7 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod shim;
 pub mod sys;
+pub mod terminal;
 pub mod wire;
 pub mod zygote;
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use coracle_linux::sys;
+use coracle_linux::{sys, terminal};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -36,7 +36,10 @@ impl AsyncRead for Terminal {
         loop {
             let mut guard = ready!(self.master.poll_read_ready(context))?;
             let room = buffer.initialize_unfilled();
-            match guard.try_io(|master| rustix::io::read(master, &mut *room).map_err(io::Error::from)) {
+            let read = |master: &AsyncFd<OwnedFd>| {
+                terminal::read_to_the_end(|| rustix::io::read(master, &mut *room)).map_err(io::Error::from)
+            };
+            match guard.try_io(read) {
                 Ok(Ok(length)) => {
                     buffer.advance(length);
                     return Poll::Ready(Ok(()));

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::request::find_pod;
 use super::spdy::{self, Stream};
-use super::upgrade::{Changed, agree};
+use super::upgrade::{Changed, agree, hang_up, see_off};
 use super::{Answer, text};
 use crate::node_context::{NodeContext, uid_of};
 use crate::observe::observe;
@@ -90,10 +90,14 @@ where
         let _ = sink.send(super::upgrade::farewell()).await;
         let _ = sink.close().await;
     };
-    tokio::select! {
-        () = inward => {}
-        () = outward => {}
+    {
+        tokio::pin!(inward);
+        tokio::select! {
+            () = &mut inward => {}
+            () = outward => see_off(inward).await,
+        }
     }
+    hang_up(sink, source).await;
 }
 
 /// Pairs the streams of a request, one for data and one for errors, and connects each pair.

@@ -10,6 +10,8 @@ use flate2::{Decompress, FlushDecompress};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use super::upgrade::see_off;
+
 /// The protocol's dictionary for headers, as the draft has it.
 const DICTIONARY: &[u8] = include_bytes!("spdy_dictionary.bin");
 const FRAME_BYTES_MAX: usize = 16 << 20;
@@ -89,7 +91,10 @@ where
     tokio::pin!(reading, writing);
     tokio::select! {
         ended = &mut reading => ended,
-        ended = &mut writing => ended,
+        ended = &mut writing => {
+            see_off(reading).await;
+            ended
+        }
     }
 }
 
@@ -379,7 +384,7 @@ mod tests {
             stream.outgoing.send(data).await;
             stream.outgoing.close_connection().await;
         };
-        let talk = async {
+        let talk = async move {
             let mut out = BytesMut::new();
             let block = HeaderWriter { begun: false }.empty_block();
             control(&mut out, SYN_STREAM, 10 + block.len());

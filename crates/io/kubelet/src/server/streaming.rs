@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::request::{Query, find_pod, running};
 use super::spdy;
-use super::upgrade::{Changed, agree};
+use super::upgrade::{Changed, agree, hang_up, see_off};
 use super::{Answer, text};
 use crate::node_context::NodeContext;
 use crate::runtime::{ExecRequest, Streams};
@@ -188,16 +188,19 @@ async fn over_websocket<S>(
         let _ = sink.close().await;
     };
     let running = run(streams, wanted, from_client, to_client);
-    tokio::pin!(reading);
-    let work = async { tokio::join!(writing, running) };
-    tokio::pin!(work);
-    tokio::select! {
-        _ = &mut work => {}
-        () = &mut reading => {
-            // The client went away. The process hears it from its streams.
-            work.await;
+    {
+        tokio::pin!(reading);
+        let work = async { tokio::join!(writing, running) };
+        tokio::pin!(work);
+        tokio::select! {
+            _ = &mut work => see_off(reading).await,
+            () = &mut reading => {
+                // The client went away. The process hears it from its streams.
+                work.await;
+            }
         }
     }
+    hang_up(sink, source).await;
 }
 
 async fn over_spdy<S>(connection: S, wanted: Wanted, streams: Result<Streams, String>)
@@ -381,4 +384,38 @@ fn resize_of(bytes: &[u8]) -> Option<(u16, u16)> {
     let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
     let side = |key: &str| value[key].as_u64().and_then(|side| u16::try_from(side).ok());
     Some((side("Width")?, side("Height")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    #[tokio::test]
+    async fn a_connection_stands_until_the_client_has_heard_the_last_word_and_left() {
+        let (client, server) = tokio::io::duplex(1 << 16);
+        let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        let server = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
+        let (exit, exited) = oneshot::channel();
+        exit.send(3).unwrap();
+        let stdout: Box<dyn AsyncRead + Send + Unpin> = Box::new(&b"bye"[..]);
+        let resize = mpsc::channel(1).0;
+        let streams = Streams { stdin: None, stdout: Some(stdout), stderr: None, resize, exit: exited };
+        let wanted = Wanted { stdin: false, stdout: true, stderr: false, tty: true, last_word: LastWord::Object };
+        let serving = tokio::spawn(over_websocket(server, "v5.channel.k8s.io", wanted, Ok(streams)));
+        let mut heard = Vec::new();
+        while let Some(Ok(Message::Binary(data))) = client.next().await {
+            heard.push(data);
+        }
+        assert_eq!(heard[..2], [Bytes::from("\u{1}"), Bytes::from("\u{1}bye")]);
+        assert!(String::from_utf8_lossy(&heard[2]).contains("exit code 3"), "{heard:?}");
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!serving.is_finished());
+        assert!(client.next().await.is_none());
+        serving.await.unwrap();
+    }
 }

@@ -1,17 +1,24 @@
 //! Which protocol a client wants to change to, and the answer that agrees.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use futures_util::stream::{SplitSink, SplitStream};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use super::{Answer, text};
+
+/// How long a client may take to leave after it was told that all is said.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 const SPDY: &str = "SPDY/3.1";
 const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
@@ -90,4 +97,20 @@ fn switching(to: &str, headers: &[(&'static str, &str)]) -> Answer {
 /// The frame that ends a WebSocket in good order; clients take an end without a code for a failure.
 pub fn farewell() -> Message {
     Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
+}
+
+/// Listens to a client that was told the end until it has left. A connection that is closed with words of the client
+/// unread breaks off, and what is still on its way to the client is lost with it.
+pub async fn see_off(heard: impl Future) {
+    let _ = tokio::time::timeout(LEAVE_MAX, heard).await;
+}
+
+/// Closes what lies below a WebSocket, so that the other end does not take its end for a failure.
+pub async fn hang_up<S>(sink: SplitSink<WebSocketStream<S>, Message>, source: SplitStream<WebSocketStream<S>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Ok(mut socket) = sink.reunite(source) {
+        see_off(socket.get_mut().shutdown()).await;
+    }
 }

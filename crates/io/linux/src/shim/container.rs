@@ -14,7 +14,7 @@ use super::log::{Log, Stream};
 use super::pod::{self, Pod, Processes};
 use crate::child::{self, FAILURE, Stdio, TERMINAL};
 use crate::plan::{self, ContainerPlan, ContainerStatus, Namespace, ProcessPlan};
-use crate::{Context, Error, Result, cgroup, sys, wire};
+use crate::{Context, Error, Result, cgroup, sys, terminal, wire};
 
 /// Input that the container has not taken yet; beyond it, the attached client waits.
 pub const INPUT_BYTES_MAX: usize = 256 << 10;
@@ -137,7 +137,7 @@ impl Container {
         let source = if stream == Stream::Output { &mut self.output } else { &mut self.error };
         let Some(open) = source.as_ref() else { return false };
         buffer.clear();
-        match rustix::io::read(open, rustix::buffer::spare_capacity(buffer)) {
+        match terminal::read_to_the_end(|| rustix::io::read(open, rustix::buffer::spare_capacity(buffer))) {
             Ok(length) if length > 0 => {
                 self.log.write(stream, buffer);
                 true

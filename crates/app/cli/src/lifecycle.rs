@@ -82,7 +82,8 @@ pub fn down(end: &End, keep: Keep) -> Result<()> {
     if keep == Keep::Nothing && !place.yes {
         confirm(&format!("Remove the cluster in {} with all its data?", paths.root().display()))?;
     }
-    if let Some(answer) = wait(ask(&paths.socket(), &Ask::Down))? {
+    // A cluster that runs ends its pods itself; those of one that does not are left to us.
+    if let Some(answer) = wait(ask(&paths.socket(), &Ask::Down { grace_seconds: end.grace }))? {
         expect_done(answer)?;
     }
     teardown::clear_kernel(&paths, Duration::from_secs(end.grace))?;

@@ -14,8 +14,11 @@ use tokio::net::{UnixListener, UnixStream};
 #[serde(rename_all = "kebab-case", tag = "ask")]
 pub enum Ask {
     Status,
-    /// Stop the pods and end, leaving nothing in the kernel.
-    Down,
+    /// End the pods, who have so many seconds at most, and then the process.
+    Down {
+        #[serde(default)]
+        grace_seconds: u64,
+    },
     ImageImport {
         file: std::path::PathBuf,
     },
@@ -123,12 +126,14 @@ pub async fn ask(path: &Path, ask: &Ask) -> Result<Option<Answer>, ControlError>
 mod tests {
     use super::*;
 
+    const DOWN: Ask = Ask::Down { grace_seconds: 7 };
+
     struct Fixed;
 
     #[async_trait]
     impl Steward for Fixed {
         async fn answer(&self, ask: Ask) -> Answer {
-            if ask == Ask::Down { Answer::Done } else { Answer::Failed { why: "no".into() } }
+            if ask == DOWN { Answer::Done } else { Answer::Failed { why: "no".into() } }
         }
     }
 
@@ -137,10 +142,10 @@ mod tests {
         let path = std::env::temp_dir().join(format!("coracle-control-{}.sock", std::process::id()));
         let scope = Scope::root();
         listen(&scope, &path, Arc::new(Fixed)).unwrap();
-        let answer = ask(&path, &Ask::Down).await.unwrap();
+        let answer = ask(&path, &DOWN).await.unwrap();
         scope.close(std::time::Duration::from_secs(5)).await;
         std::fs::remove_file(&path).unwrap();
         assert_eq!(answer, Some(Answer::Done));
-        assert_eq!(ask(&path, &Ask::Down).await.unwrap(), None);
+        assert_eq!(ask(&path, &DOWN).await.unwrap(), None);
     }
 }

@@ -37,7 +37,7 @@ pub fn answer(store: &Store, ask: &Ask) -> Answer {
         Ask::ImageImport { file } => store.import(file).map(listed),
         Ask::ImageList => store.list().map(listed),
         Ask::ImageRemove { name } => store.remove(name).map(|()| Answer::Done),
-        Ask::Status | Ask::Down => return Answer::Failed { why: "no cluster is running".into() },
+        Ask::Status | Ask::Down { .. } => return Answer::Failed { why: "no cluster is running".into() },
     };
     result.unwrap_or_else(|error| Answer::Failed { why: chain(&error) })
 }

@@ -153,7 +153,7 @@ fn keeping(config: &Config, paths: &Paths) -> Keeping {
 enum Ending {
     /// SIGINT or SIGTERM: the pods go on.
     Signal,
-    /// `coracle down` asked: the pods end too.
+    /// `coracle down` asked: the pods have ended.
     Down,
     /// A component panicked.
     Broken,
@@ -318,7 +318,10 @@ impl Steward for Butler {
     async fn answer(&self, ask: Ask) -> Answer {
         match ask {
             Ask::Status => Answer::Status { components: self.components().await },
-            Ask::Down => {
+            Ask::Down { grace_seconds } => {
+                if grace_seconds > 0 {
+                    self.worker.end_pods(Duration::from_secs(grace_seconds)).await;
+                }
                 self.down.notify_one();
                 Answer::Done
             }

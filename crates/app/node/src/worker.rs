@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_apiserver::Identity as Caller;
 use coracle_client::{ClientError, ObjectPath, Patch, ResourceRef, WriteOptions};
@@ -90,6 +91,13 @@ impl Worker {
     /// Resolves once Services were carried to the kernel for the first time, or could not be.
     pub async fn services_tried(&self) {
         self.proxy.tried().await;
+    }
+
+    /// Ends all pods within `grace_max`, preStop hooks included.
+    pub async fn end_pods(&self, grace_max: Duration) {
+        if !self.kubelet.end_pods(grace_max).await {
+            tracing::warn!(component = "kubelet", "some pods did not end in time");
+        }
     }
 
     pub fn components(&self) -> Vec<Component> {

@@ -46,6 +46,10 @@ pub struct Desired<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     InApi,
+    /// It stays in the API, but its node is going down: its containers end within at most so many seconds.
+    Leaving {
+        grace_seconds_max: i64,
+    },
     Gone,
 }
 
@@ -98,6 +102,8 @@ pub enum Action {
     Delete,
     /// Nothing is left of the pod here.
     Forget,
+    /// Nothing of the pod runs any more, and nothing will on this node: what else is left goes with the node.
+    Leave,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -276,6 +276,7 @@ pub(crate) fn key(action: &Action) -> String {
         Action::CleanUp => "clean".to_owned(),
         Action::Delete => "delete".to_owned(),
         Action::Forget => "forget".to_owned(),
+        Action::Leave => "leave".to_owned(),
     }
 }
 

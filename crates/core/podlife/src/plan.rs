@@ -118,6 +118,9 @@ impl<'a> Plan<'a> {
         if pod.metadata.deletion_timestamp.is_some() {
             return Some(Ending::Deleted);
         }
+        if let Presence::Leaving { .. } = self.desired.presence {
+            return Some(Ending::Left);
+        }
         let over = self.memory.verdict.is_some() || reported_phase(pod).is_some_and(is_terminal);
         (over || self.is_finished()).then_some(Ending::Over)
     }

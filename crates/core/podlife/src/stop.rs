@@ -16,6 +16,8 @@ const GRACE_SECONDS_MIN: i64 = 1;
 pub(crate) enum Ending {
     /// Its containers are done, or it has to end; the pod stays in the API.
     Over,
+    /// Its node goes down; the pod stays in the API as it is.
+    Left,
     /// Somebody deleted it.
     Deleted,
     /// It is no longer in the API.
@@ -28,19 +30,25 @@ pub(crate) fn plan_end(plan: &mut Plan<'_>, ending: Ending) {
     if kill_containers(plan, grace_seconds) {
         return;
     }
+    let working = ["start/", "sandbox/create", "prepare"].iter().any(|prefix| plan.memory.is_any_busy(prefix));
+    if ending == Ending::Left {
+        if !working {
+            plan.act(Action::Leave);
+        }
+        return;
+    }
     let ready: Vec<String> =
         plan.observed.sandboxes.iter().filter(|sandbox| sandbox.ready).map(|sandbox| sandbox.id.clone()).collect();
     for id in &ready {
         plan.act(Action::StopSandbox { id: id.clone() });
     }
-    let working = ["start/", "sandbox/create", "prepare"].iter().any(|prefix| plan.memory.is_any_busy(prefix));
     if !ready.is_empty() || working {
         return;
     }
     let (cleaned, deleted) = plan.memory.stop.as_ref().map_or((false, false), |stop| (stop.cleaned, stop.deleted));
     match ending {
         _ if !cleaned => plan.act(Action::CleanUp),
-        Ending::Over => {}
+        Ending::Over | Ending::Left => {}
         Ending::Deleted if !deleted => plan.act(Action::Delete),
         Ending::Deleted => {}
         Ending::Gone => forget(plan),
@@ -64,9 +72,13 @@ fn forget(plan: &mut Plan<'_>) {
 
 fn grace(plan: &Plan<'_>, ending: Ending) -> i64 {
     let asked = plan.pod().metadata.deletion_grace_period_seconds;
-    match ending {
-        Ending::Over => spec_grace(plan.pod()),
+    let grace_seconds = match ending {
+        Ending::Over | Ending::Left => spec_grace(plan.pod()),
         Ending::Deleted | Ending::Gone => asked.unwrap_or_else(|| spec_grace(plan.pod())),
+    };
+    match plan.desired.presence {
+        Presence::Leaving { grace_seconds_max } => grace_seconds.min(grace_seconds_max),
+        Presence::InApi | Presence::Gone => grace_seconds,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
 
 struct World {
     pod: Pod,
+    presence: Presence,
     observed: Observation,
     memory: Memory,
     now: Timestamp,
@@ -25,11 +26,11 @@ impl World {
         let sandbox = Sandbox { id: "s".into(), ready: true, ips: vec!["10.0.0.9".into()], ..Sandbox::default() };
         let observed = Observation { sandboxes: vec![sandbox], instances: Vec::new() };
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        World { pod: serde_json::from_value(pod).unwrap(), observed, memory, now }
+        World { pod: serde_json::from_value(pod).unwrap(), presence: Presence::InApi, observed, memory, now }
     }
 
     fn step(&mut self) -> Decision {
-        let desired = Desired { pod: &self.pod, presence: Presence::InApi, node_ip: "192.0.2.1", hindrance: None };
+        let desired = Desired { pod: &self.pod, presence: self.presence, node_ip: "192.0.2.1", hindrance: None };
         let decision = step(desired, &self.observed, &mut self.memory, self.now);
         self.pod.status = Some(decision.status.clone());
         decision
@@ -245,6 +246,40 @@ fn deletion_ends_sidecars_last_and_then_everything() {
     let decision = world.step();
     assert_eq!(decision.actions, [Action::Delete]);
     assert_eq!(decision.status.phase.as_deref(), Some("Succeeded"));
+}
+
+#[test]
+fn a_node_that_goes_down_ends_containers_by_their_grace_and_its_own_and_starts_none() {
+    let mut world = World::new(json!({"terminationGracePeriodSeconds": 20, "containers": [{"name": "c"}],
+        "initContainers": [{"name": "x", "restartPolicy": "Always"}]}));
+    world.runs("x", 0).runs("c", 0).step();
+    let kill = |name: &str, grace_seconds| Action::KillContainer {
+        id: format!("{name}0"),
+        name: name.into(),
+        grace_seconds,
+        message: format!("Stopping container {name}"),
+        pre_stop: PreStop::Run,
+    };
+    world.presence = Presence::Leaving { grace_seconds_max: 60 };
+    assert_eq!(world.step().actions, [kill("c", 20)]);
+    world.presence = Presence::Leaving { grace_seconds_max: 10 };
+    assert_eq!(world.step().actions, [kill("c", 10)]);
+    // The time is the pod's, not each container's.
+    assert_eq!(world.pass(4).ends("c", 0, 0).step().actions, [kill("x", 6)]);
+    world.memory.begin(&start("c", 1));
+    assert_eq!(world.ends("x", 0, 0).step().actions, []);
+    world.memory.finish(&start("c", 1), &Outcome::Done, world.now);
+    assert_eq!(world.step().actions, [Action::Leave]);
+}
+
+#[test]
+fn a_deleted_pod_goes_to_the_end_on_a_node_that_goes_down() {
+    let mut world = one("Always");
+    world.runs("c", 0).step();
+    world.delete(30);
+    world.presence = Presence::Leaving { grace_seconds_max: 5 };
+    assert_eq!(kills(&world.step()), ["c"]);
+    assert_eq!(world.ends("c", 0, 0).step().actions, [Action::StopSandbox { id: "s".into() }]);
 }
 
 #[test]

@@ -59,7 +59,7 @@ pub(crate) async fn perform(work: &Work, action: &Action) -> Done {
         Action::Probe { id, name, kind } => Outcome::Probed(prober::probe(work, id, name, *kind).await),
         Action::CleanUp => clean_up(work).await,
         Action::Delete => delete(work).await,
-        Action::Forget => Outcome::Done,
+        Action::Forget | Action::Leave => Outcome::Done,
     };
     Done { outcome, refresh_at: None }
 }

@@ -30,6 +30,7 @@ mod volumes;
 mod worker;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_client::Client;
 use coracle_reconcile::View;
@@ -40,6 +41,9 @@ pub use options::Options;
 pub use runtime::{Duplex, ExecRequest, Runtime, RuntimeError, Streams};
 
 use node_context::NodeContext;
+
+/// How long containers that had their time may take to be gone.
+const KILL_MAX: Duration = Duration::from_secs(12);
 
 #[derive(Debug, thiserror::Error)]
 pub enum KubeletError {
@@ -60,6 +64,7 @@ pub enum KubeletError {
 /// A running kubelet. It ends with its scope and leaves every container as it is.
 pub struct Kubelet {
     node: Arc<NodeContext>,
+    pods: pods::Pods,
 }
 
 /// How the kubelet is.
@@ -105,8 +110,16 @@ impl Kubelet {
         });
         server::start(&node).await?;
         node::start(&node, capacity);
-        pods::start(&node);
-        Ok(Kubelet { node })
+        let pods = pods::start(&node);
+        Ok(Kubelet { node, pods })
+    }
+
+    /// Ends all pods as if they were deleted, hooks and all, but within `grace_max`, and takes no other. In the API they
+    /// stay as they are, so that the next kubelet runs them again. Whether nothing runs any more.
+    pub async fn end_pods(&self, grace_max: Duration) -> bool {
+        let grace_seconds_max = i64::try_from(grace_max.as_secs()).unwrap_or(i64::MAX);
+        let ended = self.pods.end(grace_seconds_max);
+        tokio::time::timeout(grace_max.saturating_add(KILL_MAX), ended).await.is_ok()
     }
 
     pub fn status(&self) -> KubeletStatus {

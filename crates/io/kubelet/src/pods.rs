@@ -13,7 +13,7 @@ use coracle_reconcile::view::{Change, Index};
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::node_context::NodeContext;
 use crate::observe::{POD_NAME, POD_NAMESPACE, POD_UID};
@@ -33,6 +33,15 @@ struct News {
     /// Uids of pods that something happened to in the runtime; empty for all.
     hints: BTreeSet<String>,
     ended: BTreeSet<String>,
+    /// Who asked for all pods to end.
+    leave: Vec<Leave>,
+}
+
+/// The node goes down: all pods end, and no other is taken.
+struct Leave {
+    grace_seconds_max: i64,
+    /// Dropped once nothing runs any more.
+    done: oneshot::Sender<()>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,18 +64,50 @@ impl Inbox {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    TakesPods,
+    GoesDown,
+}
+
 struct Router {
     node: Arc<NodeContext>,
     inbox: Arc<Inbox>,
     workers: BTreeMap<String, WorkerHandle>,
+    course: Course,
+    /// Who waits for the last pod to end.
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+/// The way to all pods of the node.
+pub(crate) struct Pods {
+    inbox: Arc<Inbox>,
+}
+
+impl Pods {
+    /// Ends every container by its hook and its grace, but within `grace_seconds_max`, and resolves when nothing runs any
+    /// more. From then on no pod is started.
+    pub async fn end(&self, grace_seconds_max: i64) {
+        let (done, ended) = oneshot::channel();
+        self.inbox.add(|news| news.leave.push(Leave { grace_seconds_max, done }));
+        // Dropped, not used.
+        let _ = ended.await;
+    }
 }
 
 /// Runs the pods of this node until the scope ends.
-pub(crate) fn start(node: &Arc<NodeContext>) {
+pub(crate) fn start(node: &Arc<NodeContext>) -> Pods {
     let inbox = Arc::new(Inbox::default());
-    let router = Router { node: node.clone(), inbox: inbox.clone(), workers: BTreeMap::new() };
+    let router = Router {
+        node: node.clone(),
+        inbox: inbox.clone(),
+        workers: BTreeMap::new(),
+        course: Course::TakesPods,
+        waiting: Vec::new(),
+    };
     node.scope.spawn_until_cancelled("pods", router.run());
-    node.scope.spawn_until_cancelled("runtime-events", follow_runtime(node.clone(), inbox));
+    node.scope.spawn_until_cancelled("runtime-events", follow_runtime(node.clone(), inbox.clone()));
+    Pods { inbox }
 }
 
 async fn follow_runtime(node: Arc<NodeContext>, inbox: Arc<Inbox>) {
@@ -145,6 +186,7 @@ impl Router {
         for uid in &news.ended {
             self.workers.remove(uid);
         }
+        self.leave(news.leave).await;
         for key in &news.pods {
             self.route(key).await;
         }
@@ -166,6 +208,21 @@ impl Router {
         }
     }
 
+    /// Tells every pod that the node goes down; once none is left, those who wait for it.
+    async fn leave(&mut self, asked: Vec<Leave>) {
+        for Leave { grace_seconds_max, done } in asked {
+            self.course = Course::GoesDown;
+            self.waiting.push(done);
+            for worker in self.workers.values() {
+                // One that has just ended needs no word.
+                let _ = worker.mailbox.send(Event::Leave { grace_seconds_max }).await;
+            }
+        }
+        if self.workers.is_empty() {
+            self.waiting.clear();
+        }
+    }
+
     async fn route(&mut self, key: &PodKey) {
         let object = self.node.view.get(&resource_of::<Pod>(), &key.namespace, &key.name);
         let pod = object.filter(|object| object.meta.uid == key.uid).and_then(|object| object.decode::<Pod>().ok());
@@ -182,6 +239,9 @@ impl Router {
     }
 
     fn employ(&mut self, pod: Arc<Pod>, presence: Presence) {
+        if self.course == Course::GoesDown {
+            return;
+        }
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         if presence == Presence::InApi {
             self.node.runtime.warm();

@@ -36,6 +36,10 @@ pub(crate) enum Event {
     Hint,
     /// Something that a volume or a variable shows may have changed.
     Refresh,
+    /// The node goes down, and the pod ends within so many seconds.
+    Leave {
+        grace_seconds_max: i64,
+    },
     Ended(Action, Done),
     Written(StatusWrite),
 }
@@ -50,6 +54,8 @@ struct Worker {
     /// With the status last decided, others' conditions as the API has them.
     pod: Pod,
     presence: Presence,
+    /// The most that the pod is given to end in, once the node goes down.
+    leaving: Option<i64>,
     /// Why `pod` has other resources than the API says, and what the API says.
     hindered: Option<(Hindrance, Arc<Pod>)>,
     memory: Memory,
@@ -95,6 +101,7 @@ pub(crate) fn start(
         node: node.clone(),
         pod: resize::as_allocated(&overlay(&pod, None)),
         presence,
+        leaving: None,
         hindered: None,
         memory: rejection.map(Memory::rejected).unwrap_or_default(),
         observed: Observation::default(),
@@ -126,6 +133,9 @@ impl Worker {
                 let decision = self.decide();
                 if decision.actions.contains(&Action::Forget) {
                     return self.forget();
+                }
+                if decision.actions.contains(&Action::Leave) {
+                    return;
                 }
                 self.carry_out(decision);
             }
@@ -176,7 +186,7 @@ impl Worker {
         }
         let desired = Desired {
             pod: &self.pod,
-            presence: self.presence,
+            presence: self.presence(),
             node_ip: &self.node.options.node_ip,
             hindrance: self.hindered.as_ref().map(|(hindrance, _)| hindrance),
         };
@@ -239,6 +249,22 @@ impl Worker {
         });
     }
 
+    /// Whether the API is told of the pod. One that only ends with its node is told nothing: there it stays as it is.
+    fn tells(&self) -> bool {
+        match self.presence() {
+            Presence::InApi => true,
+            Presence::Leaving { .. } => self.pod.metadata.deletion_timestamp.is_some(),
+            Presence::Gone => false,
+        }
+    }
+
+    fn presence(&self) -> Presence {
+        match (self.presence, self.leaving) {
+            (Presence::InApi, Some(grace_seconds_max)) => Presence::Leaving { grace_seconds_max },
+            (presence, _) => presence,
+        }
+    }
+
     fn write(&mut self, status: &PodStatus) {
         let now = self.node.clock.now();
         self.held_until = self.held_until.filter(|until| *until > now && status.phase.as_deref() == Some("Pending"));
@@ -249,7 +275,7 @@ impl Worker {
         self.restart_held_until = self.restart_held_until.filter(|until| *until > now && !runs);
         let held = self.held_until.is_some() || self.restart_held_until.is_some();
         let waits = held || self.write_after.is_some_and(|after| after > now);
-        if self.writing || waits || self.presence == Presence::Gone || self.written.as_ref() == Some(status) {
+        if self.writing || waits || !self.tells() || self.written.as_ref() == Some(status) {
             return;
         }
         self.writing = true;
@@ -279,6 +305,7 @@ impl Worker {
             Event::Pod(None) => self.vanish(),
             Event::Hint => self.stale = true,
             Event::Refresh => self.memory.refresh_volumes(),
+            Event::Leave { grace_seconds_max } => self.leaving = Some(grace_seconds_max),
             Event::Ended(action, done) => self.ended(&action, done),
             Event::Written(StatusWrite::Done(status)) => {
                 self.writing = false;

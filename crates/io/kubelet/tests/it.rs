@@ -23,6 +23,10 @@ struct Rig {
 
 impl Rig {
     async fn start(name: &str) -> Rig {
+        Rig::start_both(name).await.0
+    }
+
+    async fn start_both(name: &str) -> (Rig, Kubelet) {
         let dir = std::env::temp_dir().join(format!("coracle-kubelet-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         let mut rig = Rig {
@@ -31,12 +35,12 @@ impl Rig {
             runtime: Arc::new(FakeRuntime::default()),
             dir,
         };
-        rig.kubelet().await;
-        rig
+        let kubelet = rig.kubelet().await;
+        (rig, kubelet)
     }
 
     /// Another life of the kubelet, on the same runtime and API.
-    async fn kubelet(&mut self) {
+    async fn kubelet(&mut self) -> Kubelet {
         self.scope = Scope::root();
         let options = Options::new("node-1", "192.0.2.1", &self.dir);
         let connections = Connections {
@@ -45,7 +49,7 @@ impl Rig {
             runtime: self.runtime.clone(),
             clock: Clock::system(),
         };
-        Kubelet::start(&self.scope, options, connections).await.unwrap();
+        Kubelet::start(&self.scope, options, connections).await.unwrap()
     }
 
     /// The pod, once it is as the predicate says.
@@ -147,6 +151,29 @@ async fn what_ends_is_started_again_and_backs_off() {
     assert_eq!(waiting["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 1);
     rig.api.delete("/api/v1/namespaces/default/pods/a", 0);
     rig.gone("a").await;
+}
+
+#[tokio::test]
+async fn pods_end_with_their_node_by_hook_and_grace_and_stay_in_the_api() {
+    let (rig, kubelet) = Rig::start_both("leaves").await;
+    let lifecycle = json!({"preStop": {"exec": {"command": ["say", "goodbye"]}}});
+    rig.api.put(pod("a", json!({"containers": [{"name": "main", "image": "demo:1", "lifecycle": lifecycle}]})));
+    rig.api.put(pod("b", json!({"terminationGracePeriodSeconds": 3})));
+    let before = rig.pod("a", "readiness", is_ready).await;
+    rig.pod("b", "readiness", is_ready).await;
+    assert!(kubelet.end_pods(Duration::from_secs(8)).await, "{:?}", rig.runtime.calls());
+    rig.api.put(pod("late", json!({})));
+    let calls = rig.runtime.calls();
+    let at = |wanted: &str| calls.iter().position(|call| call.starts_with(wanted));
+    let stops: Vec<&str> =
+        calls.iter().filter(|call| call.starts_with("stop ")).filter_map(|call| call.split(' ').nth(2)).collect();
+    assert!(stops.contains(&"8") && stops.contains(&"3") && stops.len() == 2, "{calls:?}");
+    assert!(at("exec say goodbye") < at("stop c") || stops[0] == "3", "{calls:?}");
+    // Asked again, it has nothing left to do.
+    assert!(kubelet.end_pods(Duration::from_secs(8)).await);
+    assert_eq!(rig.runtime.calls(), calls);
+    let after = rig.pod("a", "the pod", |_| true).await;
+    assert_eq!(after["status"], before["status"]);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ const LIVES: &str = include_str!("pods/lives.yaml");
 
 #[test]
 fn pods_get_what_they_ask_for_and_kubectl_reaches_into_them() {
-    let cluster = Cluster::start("pods", &[]);
+    let mut cluster = Cluster::start("pods", &[]);
     let archive = cluster.folder.join("busybox.tar");
     busybox::archive(&archive);
     let imported = cluster.command(&["image", "import", &archive.to_string_lossy()]);
@@ -41,6 +41,7 @@ fn pods_get_what_they_ask_for_and_kubectl_reaches_into_them() {
     ends_by_hooks_and_grace(&cluster, &said);
     rotates_logs(&cluster);
     drains(&cluster);
+    ends_pods_with_their_node(&mut cluster, &said);
 }
 
 fn pod(cluster: &Cluster, name: &str) -> Value {
@@ -383,4 +384,16 @@ fn drains(cluster: &Cluster) {
     assert_eq!(cluster.kubectl("get pods -o name"), "");
     cluster.kubectl("uncordon node-1");
     assert!(!cluster.kubectl("get nodes").contains("SchedulingDisabled"));
+}
+
+fn ends_pods_with_their_node(cluster: &mut Cluster, said: &std::path::Path) {
+    let hooked = LIVES.split("---\n").find(|one| one.contains("{name: hooked}")).unwrap();
+    std::fs::remove_file(said.join("hooks")).unwrap();
+    cluster.kubectl_with(&["create", "-f", "-"], &hooked.replace("SAID_FOLDER", &said.to_string_lossy()));
+    pod_once(cluster, "hooked", |pod| container(pod, "main")["ready"] == true);
+    cluster.down();
+    assert_eq!(std::fs::read_to_string(said.join("hooks")).unwrap(), "post\npre\nterm\n");
+    cluster.up(&[]);
+    let runs = |pod: &Value| container(pod, "main")["restartCount"] == 1 && container(pod, "main")["ready"] == true;
+    pod_once(cluster, "hooked", runs);
 }

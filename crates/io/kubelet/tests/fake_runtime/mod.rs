@@ -211,7 +211,8 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
-    async fn exec_sync(&self, _: cri::ExecSyncRequest) -> Result<cri::ExecSyncResponse, RuntimeError> {
+    async fn exec_sync(&self, request: cri::ExecSyncRequest) -> Result<cri::ExecSyncResponse, RuntimeError> {
+        drop(self.call(format!("exec {}", request.cmd.join(" "))));
         Ok(cri::ExecSyncResponse::default())
     }
 

@@ -57,6 +57,7 @@ impl State {
 
     /// Puts or removes the object at `path`. `None` where that changes nothing.
     pub fn apply(&mut self, path: &str, object: Option<Arc<Object>>, revision: Revision) -> Option<Change> {
+        let object = object.map(|object| self.shared(path, object));
         let old = match &object {
             Some(new) => {
                 let path: Arc<str> = path.into();
@@ -74,6 +75,21 @@ impl State {
         self.last_change = revision;
         self.window.push(event);
         Some(change)
+    }
+
+    /// Holds once what a new version has in common with the one before, or with something else of the same owner.
+    fn shared(&self, path: &str, mut object: Arc<Object>) -> Arc<Object> {
+        if let Some(new) = Arc::get_mut(&mut object)
+            && let Some(known) = self.objects.get(path).or_else(|| self.sibling(new))
+        {
+            new.meta.share(&known.meta);
+        }
+        object
+    }
+
+    fn sibling(&self, object: &Object) -> Option<&Arc<Object>> {
+        let siblings = self.lookups.owner.get(&object.meta.owner_references.first()?.uid)?;
+        self.objects.get(siblings.first()?)
     }
 
     fn count(&mut self, namespace: &str) {
@@ -236,5 +252,24 @@ fn take(table: &mut HashMap<String, BTreeSet<Arc<str>>>, value: &str, path: &str
         if paths.is_empty() {
             table.remove(value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn siblings_share_what_they_have_in_common() {
+        let mut state = State::new(&Resource::new("", "pods"));
+        for (revision, name) in [(1, "a"), (2, "b")] {
+            let json =
+                format!(r#"{{"metadata":{{"name":"{name}","namespace":"n","ownerReferences":[{{"uid":"o"}}]}}}}"#);
+            let pod = Arc::new(Object::new(json.into(), revision).unwrap());
+            state.apply(&format!("n/{name}"), Some(pod), revision);
+        }
+        let pods = state.by_index(Index::Owner, "o");
+        assert!(Arc::ptr_eq(&pods[0].meta.owner_references, &pods[1].meta.owner_references));
+        assert_eq!([pods[0].meta.name.as_str(), &pods[1].meta.name], ["a", "b"]);
     }
 }

@@ -1,6 +1,6 @@
 //! Consulting extenders about a pod. The pod stays in the queue as one that is asked about; when the last answer is
 //! there, the decision goes on with the cluster as it is by then. One pod is asked about at a time, in the order of the
-//! queue; pods of no extender's concern are decided meanwhile.
+//! queue; pods of no extender's concern are decided meanwhile. How it goes on for one of a group stands in `group_trial`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

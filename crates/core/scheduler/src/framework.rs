@@ -329,7 +329,7 @@ pub trait Plugin: Send + Sync {
     }
 }
 
-/// A plugin's rule for pods. The verdict depends on the node and on the pod's `bare` shape alone, and stays good until
+/// A plugin's rule for pods. The verdict depends on the node and on what is `bare` of the pod's shape alone, and stays good until
 /// the node changes.
 pub trait Filter: Send {
     /// Why the node cannot take the pod.
@@ -390,7 +390,7 @@ pub trait Wide: Send {
 
 /// A plugin's preference for pods of one shape.
 pub trait Score: Send {
-    /// Whether raw scores depend on the node and on the pod's `bare` shape alone.
+    /// Whether raw scores depend on the node and on what is `bare` of the pod's shape alone.
     fn is_local(&self) -> bool {
         true
     }

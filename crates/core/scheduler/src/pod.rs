@@ -1,7 +1,8 @@
 //! A pod as scheduling sees it: taken out of the object once, when it arrives. What decisions about nodes depend on is
 //! its shape; pods of equal shape share one, and the work of deciding.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -21,13 +22,24 @@ pub struct PodKey {
     pub name: Arc<str>,
 }
 
-/// Everything by which a node can suit one pod and not another.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+/// Everything by which a node can suit one pod and not another. What is bare of it lies apart, once for all that have it
+/// in common: it is the same where it lies at the same place.
+#[derive(Clone, Debug, Default)]
 pub struct Shape {
-    pub namespace: String,
+    pub bare: Arc<Bare>,
     pub labels: Labels,
     pub priority: i32,
     pub never_preempts: bool,
+    pub terms: PodTerms,
+    pub spread: Vec<Spread>,
+    /// Kind and name of the workload that controls it.
+    pub owner: Option<(String, String)>,
+}
+
+/// What a pod asks of a node by itself, whatever its labels, importance and owner are and whom it wants to be with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Bare {
+    pub namespace: String,
     pub requests: Resources,
     /// CPU and memory: what it is taken to use once placed, and what nodes are scored by while it waits.
     pub assumed: (i64, i64),
@@ -37,18 +49,43 @@ pub struct Shape {
     pub node_selector: Labels,
     pub node_affinity: Option<NodeSelector>,
     pub preferred_nodes: Vec<(i64, NodeTerm)>,
-    pub terms: PodTerms,
-    pub spread: Vec<Spread>,
     /// With tags, of containers and image volumes.
     pub images: Vec<String>,
     pub containers: usize,
-    /// Kind and name of the workload that controls it.
-    pub owner: Option<(String, String)>,
     /// What a node must declare itself able to do.
     pub features: Vec<&'static str>,
     pub claims: Vec<Claim>,
     pub disks: Vec<Disk>,
     pub devices: PodDevices,
+}
+
+impl Deref for Shape {
+    type Target = Bare;
+
+    fn deref(&self) -> &Bare {
+        &self.bare
+    }
+}
+
+impl Shape {
+    fn identity(&self) -> impl Hash + PartialEq + use<'_> {
+        let Shape { bare, labels, priority, never_preempts, terms, spread, owner } = self;
+        (Arc::as_ptr(bare), labels, priority, never_preempts, terms, spread, owner)
+    }
+}
+
+impl PartialEq for Shape {
+    fn eq(&self, other: &Shape) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for Shape {}
+
+impl Hash for Shape {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
 }
 
 /// There are as many as pods: what they have in common is shared, and what few have lies apart.
@@ -57,8 +94,6 @@ pub struct PodInfo {
     pub key: PodKey,
     pub uid: Box<str>,
     pub shape: Arc<Shape>,
-    /// The shape without labels, importance, owner and wishes about other pods: what the pod asks of a node by itself.
-    pub bare: Arc<Shape>,
     pub started: Option<Timestamp>,
     pub scheduler_name: Arc<str>,
     /// Set when bound.
@@ -102,27 +137,13 @@ impl HostPort {
     }
 }
 
-impl Shape {
-    fn bare(&self) -> Shape {
-        Shape {
-            labels: Labels::new(),
-            priority: 0,
-            never_preempts: false,
-            terms: PodTerms::default(),
-            spread: Vec::new(),
-            owner: None,
-            ..self.clone()
-        }
-    }
-}
-
 /// The shapes in use, each kept once.
 #[derive(Debug, Default)]
 pub struct Shapes {
-    /// With the bare shape of each.
-    known: HashMap<Arc<Shape>, Arc<Shape>>,
-    /// Bare ones, and others made from those known.
+    known: HashSet<Arc<Shape>>,
+    /// Made from those known, without what does not matter.
     derived: HashSet<Arc<Shape>>,
+    bare: HashSet<Arc<Bare>>,
     /// When as many are known, those that no pod has any more are let go.
     sweep_at: usize,
     /// Of namespaces, schedulers and nodes.
@@ -131,19 +152,15 @@ pub struct Shapes {
 }
 
 impl Shapes {
-    /// The shape and its bare shape.
-    fn share(&mut self, shape: Shape) -> (Arc<Shape>, Arc<Shape>) {
-        if let Some((known, bare)) = self.known.get_key_value(&shape) {
-            return (known.clone(), bare.clone());
-        }
+    fn share(&mut self, text: &PodText) -> Arc<Shape> {
         if self.known.len() >= self.sweep_at {
-            self.known.retain(|shape, _| Arc::strong_count(shape) > 1);
+            self.known.retain(|shape| Arc::strong_count(shape) > 1);
             self.derived.retain(|shape| Arc::strong_count(shape) > 1);
+            self.bare.retain(|bare| Arc::strong_count(bare) > 1);
             self.sweep_at = (self.known.len() * 2).max(64);
         }
-        let (bare, shape) = (self.derived(shape.bare()), Arc::new(shape));
-        self.known.insert(shape.clone(), bare.clone());
-        (shape, bare)
+        let bare = once(&mut self.bare, bare(text));
+        once(&mut self.known, shape(text, bare))
     }
 
     /// The same text as long as some pod has it.
@@ -163,24 +180,25 @@ impl Shapes {
     /// The shape without what does not matter in the cluster; pods that have it in common are decided about alike.
     pub fn reduced(&mut self, shape: &Arc<Shape>, cluster: &Snapshot) -> Arc<Shape> {
         match cluster.reduced(shape) {
-            Some(reduced) => self.derived(reduced),
+            Some(reduced) => once(&mut self.derived, reduced),
             None => shape.clone(),
         }
     }
+}
 
-    fn derived(&mut self, shape: Shape) -> Arc<Shape> {
-        if let Some(known) = self.derived.get(&shape) {
-            return known.clone();
-        }
-        let shape = Arc::new(shape);
-        self.derived.insert(shape.clone());
-        shape
+/// The one of a set that is equal, which this becomes if there is none.
+fn once<T: Hash + Eq>(known: &mut HashSet<Arc<T>>, new: T) -> Arc<T> {
+    if let Some(known) = known.get(&new) {
+        return known.clone();
     }
+    let new = Arc::new(new);
+    known.insert(new.clone());
+    new
 }
 
 impl PodInfo {
     pub fn new(text: PodText, shapes: &mut Shapes) -> Arc<PodInfo> {
-        let (shape, bare) = shapes.share(shape(&text));
+        let shape = shapes.share(&text);
         let PodText { metadata, spec, status } = text;
         let scheduler_name = match spec.scheduler_name.as_str() {
             "" => "default-scheduler",
@@ -197,7 +215,6 @@ impl PodInfo {
             key: PodKey { namespace: shapes.name(&metadata.namespace), name: metadata.name.into() },
             uid: metadata.uid.into(),
             shape,
-            bare,
             started: status.start_time,
             scheduler_name: shapes.name(scheduler_name),
             node_name: shapes.name(&spec.node_name),
@@ -244,17 +261,28 @@ impl PodInfo {
     }
 }
 
-fn shape(text: &PodText) -> Shape {
+fn shape(text: &PodText, bare: Arc<Bare>) -> Shape {
     let spec = &text.spec;
     let labels: Labels = text.metadata.labels.clone().into_iter().collect();
-    let namespace = text.metadata.namespace.clone();
     let affinity = spec.affinity.clone().unwrap_or_default();
-    let nodes = affinity.node_affinity.as_ref();
-    let preferred = nodes.and_then(|nodes| nodes.preferred_during_scheduling_ignored_during_execution.as_ref());
     let owner = text.metadata.owner_references.iter().find(|owner| owner.controller);
     Shape {
         priority: spec.priority,
         never_preempts: spec.preemption_policy == "Never",
+        terms: PodTerms::new(&affinity, &text.metadata.namespace, &labels),
+        spread: spec.topology_spread_constraints.iter().map(|text| Spread::new(text, &labels)).collect(),
+        owner: owner.map(|owner| (owner.kind.clone(), owner.name.clone())),
+        labels,
+        bare,
+    }
+}
+
+fn bare(text: &PodText) -> Bare {
+    let spec = &text.spec;
+    let nodes = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let preferred = nodes.and_then(|nodes| nodes.preferred_during_scheduling_ignored_during_execution.as_ref());
+    Bare {
+        namespace: text.metadata.namespace.clone(),
         requests: requests(spec, &text.status),
         assumed: assumed_use(spec, &text.status),
         assumed_ask: assumed_ask(spec),
@@ -269,17 +297,12 @@ fn shape(text: &PodText) -> Shape {
             .flatten()
             .map(|term| (i64::from(term.weight), NodeTerm::new(&term.preference)))
             .collect(),
-        terms: PodTerms::new(&affinity, &namespace, &labels),
-        spread: spec.topology_spread_constraints.iter().map(|text| Spread::new(text, &labels)).collect(),
         images: images(spec),
         containers: spec.containers.len() + spec.init_containers.len(),
-        owner: owner.map(|owner| (owner.kind.clone(), owner.name.clone())),
         features: features(spec),
         claims: Claim::of(spec, &text.metadata.name),
         disks: Disk::of(spec),
         devices: PodDevices::of(text),
-        labels,
-        namespace,
     }
 }
 

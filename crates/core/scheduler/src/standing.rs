@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::framework::{Filter, Score, Status};
 use crate::node::NodeInfo;
-use crate::pod::Shape;
+use crate::pod::Bare;
 use crate::snapshot::{Mark, Since, Snapshot};
 
 /// What is known of a node, in one number: from 0 on the sum of the scores that are final by themselves, for a node that
@@ -44,7 +44,7 @@ enum Kind {
 }
 
 pub struct Standing {
-    pub bare: Arc<Shape>,
+    pub bare: Arc<Bare>,
     mark: Mark,
     rules: Vec<Rule>,
     preferences: Vec<Preference>,
@@ -58,7 +58,7 @@ pub struct Standing {
 
 impl Standing {
     /// Nodes are judged when they are asked about.
-    pub fn new(bare: Arc<Shape>, cluster: &Snapshot) -> Standing {
+    pub fn new(bare: Arc<Bare>, cluster: &Snapshot) -> Standing {
         Standing {
             bare,
             mark: cluster.mark(),

@@ -119,13 +119,17 @@ impl Workloads {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::pod::Bare;
 
     #[test]
     fn pods_are_counted_by_all_that_selects_them() {
         let mut workloads = Workloads::default();
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        let mut shape = Shape { namespace: "n".into(), labels: vec![pair("app", "a")], ..Shape::default() };
+        let bare = Arc::new(Bare { namespace: "n".into(), ..Bare::default() });
+        let mut shape = Shape { bare, labels: vec![pair("app", "a")], ..Shape::default() };
         assert_eq!(workloads.selector_of(&shape), None);
         assert!(workloads.set_service("n", "s", vec![pair("app", "a")]));
         assert!(!workloads.set_service("n", "s", vec![pair("app", "a")]));
@@ -143,7 +147,8 @@ mod tests {
         let mut workloads = Workloads::default();
         let pair = |key: &str| (key.to_owned(), "x".to_owned());
         let selects = |workloads: &Workloads, labels: &[Pair]| {
-            let shape = Shape { namespace: "n".into(), labels: labels.to_vec(), ..Shape::default() };
+            let bare = Arc::new(Bare { namespace: "n".into(), ..Bare::default() });
+            let shape = Shape { bare, labels: labels.to_vec(), ..Shape::default() };
             workloads.selector_of(&shape).is_some()
         };
         workloads.set_service("n", "s", vec![pair("a"), pair("b")]);

@@ -74,11 +74,11 @@ pub enum Change {
         name: String,
         kind: Difference,
     },
-    Volume,
-    Class,
-    CsiNode,
-    Capacity,
-    Driver,
+    Volume(Difference),
+    Class(Difference),
+    CsiNode(Difference),
+    Capacity(Difference),
+    Driver(Difference),
     AttachmentGone,
     ResourceClaim {
         namespace: String,
@@ -95,6 +95,17 @@ pub enum Change {
 pub enum Difference {
     Added,
     Updated,
+}
+
+impl Difference {
+    /// Between what was known of an object and what is known of it now; `None` where both are the same.
+    pub fn between<T: PartialEq>(was: Option<&T>, is: &T) -> Option<Difference> {
+        match was {
+            None => Some(Difference::Added),
+            Some(was) if was == is => None,
+            Some(_) => Some(Difference::Updated),
+        }
+    }
 }
 
 /// The kind of a change, to find the plugins that want to hear of it.
@@ -128,11 +139,11 @@ impl Change {
             Change::PodUpdated { .. } => Kind::PodUpdated,
             Change::PodGone(_) => Kind::PodGone,
             Change::Claim { .. } => Kind::Claim,
-            Change::Volume => Kind::Volume,
-            Change::Class => Kind::Class,
-            Change::CsiNode => Kind::CsiNode,
-            Change::Capacity => Kind::Capacity,
-            Change::Driver => Kind::Driver,
+            Change::Volume(_) => Kind::Volume,
+            Change::Class(_) => Kind::Class,
+            Change::CsiNode(_) => Kind::CsiNode,
+            Change::Capacity(_) => Kind::Capacity,
+            Change::Driver(_) => Kind::Driver,
             Change::AttachmentGone => Kind::AttachmentGone,
             Change::ResourceClaim { .. } => Kind::ResourceClaim,
             Change::MemberAdded(_) => Kind::MemberAdded,
@@ -156,11 +167,16 @@ impl Change {
             Change::PodGone(_) => "AssignedPodDelete",
             Change::Claim { kind: Difference::Added, .. } => "PersistentVolumeClaimAdd",
             Change::Claim { kind: Difference::Updated, .. } => "PersistentVolumeClaimUpdate",
-            Change::Volume => "PersistentVolumeUpdate",
-            Change::Class => "StorageClassUpdate",
-            Change::CsiNode => "CSINodeUpdate",
-            Change::Capacity => "CSIStorageCapacityUpdate",
-            Change::Driver => "CSIDriverUpdate",
+            Change::Volume(Difference::Added) => "PersistentVolumeAdd",
+            Change::Volume(Difference::Updated) => "PersistentVolumeUpdate",
+            Change::Class(Difference::Added) => "StorageClassAdd",
+            Change::Class(Difference::Updated) => "StorageClassUpdate",
+            Change::CsiNode(Difference::Added) => "CSINodeAdd",
+            Change::CsiNode(Difference::Updated) => "CSINodeUpdate",
+            Change::Capacity(Difference::Added) => "CSIStorageCapacityAdd",
+            Change::Capacity(Difference::Updated) => "CSIStorageCapacityUpdate",
+            Change::Driver(Difference::Added) => "CSIDriverAdd",
+            Change::Driver(Difference::Updated) => "CSIDriverUpdate",
             Change::AttachmentGone => "VolumeAttachmentDelete",
             Change::ResourceClaim { kind: Difference::Added, .. } => "ResourceClaimAdd",
             Change::ResourceClaim { kind: Difference::Updated, .. } => "ResourceClaimUpdate",

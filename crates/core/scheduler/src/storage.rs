@@ -18,13 +18,16 @@ const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 /// Namespace and name.
 pub type ClaimKey = (String, String);
 
+/// How many volumes a node attaches, by driver; `None` where a driver has no limit.
+pub type Limits = BTreeMap<String, Option<i64>>;
+
 #[derive(Clone, Debug, Default)]
 pub struct Storage {
     claims: HashMap<ClaimKey, ClaimFacts>,
     volumes: BTreeMap<String, VolumeFacts>,
     classes: HashMap<String, ClassFacts>,
-    /// Limits of attachable volumes by node and driver; `None` where a driver has none.
-    csi_nodes: HashMap<String, BTreeMap<String, Option<i64>>>,
+    /// By node.
+    csi_nodes: HashMap<String, Limits>,
     /// Drivers, and whether their capacity is to be heeded.
     drivers: HashMap<String, bool>,
     capacities: BTreeMap<ClaimKey, CapacityFacts>,
@@ -195,7 +198,7 @@ impl AttachmentFacts {
 }
 
 /// Limits of attachable volumes that a CSINode declares.
-pub fn limits(object: &storage::CSINode) -> BTreeMap<String, Option<i64>> {
+pub fn limits(object: &storage::CSINode) -> Limits {
     let count = |driver: &storage::CSINodeDriver| driver.allocatable.as_ref().and_then(|most| most.count);
     object.spec.drivers.iter().map(|driver| (driver.name.clone(), count(driver).map(i64::from))).collect()
 }
@@ -228,33 +231,34 @@ impl Storage {
         self.volumes.iter().filter(move |(_, volume)| volume.class == class)
     }
 
-    pub fn set_volume(&mut self, name: &str, facts: Option<VolumeFacts>) {
+    /// Returns what was known before, as all that set do.
+    pub fn set_volume(&mut self, name: &str, facts: Option<VolumeFacts>) -> Option<VolumeFacts> {
         match facts {
             Some(facts) => self.volumes.insert(name.to_owned(), facts),
             None => self.volumes.remove(name),
-        };
+        }
     }
 
     pub fn class(&self, name: &str) -> Option<&ClassFacts> {
         self.classes.get(name)
     }
 
-    pub fn set_class(&mut self, name: &str, facts: Option<ClassFacts>) {
+    pub fn set_class(&mut self, name: &str, facts: Option<ClassFacts>) -> Option<ClassFacts> {
         match facts {
             Some(facts) => self.classes.insert(name.to_owned(), facts),
             None => self.classes.remove(name),
-        };
+        }
     }
 
-    pub fn limits_of(&self, node: &str) -> Option<&BTreeMap<String, Option<i64>>> {
+    pub fn limits_of(&self, node: &str) -> Option<&Limits> {
         self.csi_nodes.get(node)
     }
 
-    pub fn set_limits(&mut self, node: &str, limits: Option<BTreeMap<String, Option<i64>>>) {
+    pub fn set_limits(&mut self, node: &str, limits: Option<Limits>) -> Option<Limits> {
         match limits {
             Some(limits) => self.csi_nodes.insert(node.to_owned(), limits),
             None => self.csi_nodes.remove(node),
-        };
+        }
     }
 
     /// Whether the driver tells how much room it has, and wants that heeded.
@@ -262,33 +266,33 @@ impl Storage {
         self.drivers.get(driver).copied().unwrap_or(false)
     }
 
-    pub fn set_driver(&mut self, name: &str, heeds_capacity: Option<bool>) {
+    pub fn set_driver(&mut self, name: &str, heeds_capacity: Option<bool>) -> Option<bool> {
         match heeds_capacity {
             Some(heeds) => self.drivers.insert(name.to_owned(), heeds),
             None => self.drivers.remove(name),
-        };
+        }
     }
 
     pub fn capacities(&self) -> impl Iterator<Item = &CapacityFacts> {
         self.capacities.values()
     }
 
-    pub fn set_capacity(&mut self, key: ClaimKey, facts: Option<CapacityFacts>) {
+    pub fn set_capacity(&mut self, key: ClaimKey, facts: Option<CapacityFacts>) -> Option<CapacityFacts> {
         match facts {
             Some(facts) => self.capacities.insert(key, facts),
             None => self.capacities.remove(&key),
-        };
+        }
     }
 
     pub fn attachments_at<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a AttachmentFacts> {
         self.attachments.values().filter(move |attachment| attachment.node == node)
     }
 
-    pub fn set_attachment(&mut self, name: &str, facts: Option<AttachmentFacts>) {
+    pub fn set_attachment(&mut self, name: &str, facts: Option<AttachmentFacts>) -> Option<AttachmentFacts> {
         match facts {
             Some(facts) => self.attachments.insert(name.to_owned(), facts),
             None => self.attachments.remove(name),
-        };
+        }
     }
 
     /// The claim a volume was promised to in this process.

@@ -172,6 +172,7 @@ impl Scheduler {
         self.wake(&Change::ResourceClaim { namespace, name, kind }, now);
     }
 
+    /// What says the same as before changes nothing.
     fn set_storage(&mut self, resource: &str, object: &Object, now: Timestamp) {
         let (namespace, name) = (object.meta.namespace.clone(), object.meta.name.clone());
         let storage = &mut self.cluster.storage;
@@ -180,44 +181,52 @@ impl Scheduler {
                 let Ok(claim) = object.decode::<api::PersistentVolumeClaim>() else { return };
                 let facts = ClaimFacts::new(&claim);
                 let was = storage.set_claim((namespace.clone(), name.clone()), Some(facts.clone()));
-                if was.as_ref() == Some(&facts) {
-                    return;
-                }
-                let kind = if was.is_none() { Difference::Added } else { Difference::Updated };
-                Change::Claim { namespace, name, kind }
+                Difference::between(was.as_ref(), &facts).map(|kind| Change::Claim { namespace, name, kind })
             }
             "persistentvolumes" => {
                 let Ok(volume) = object.decode::<api::PersistentVolume>() else { return };
-                storage.set_volume(&name, Some(VolumeFacts::new(&volume)));
-                Change::Volume
+                let facts = VolumeFacts::new(&volume);
+                let was = storage.set_volume(&name, Some(facts.clone()));
+                Difference::between(was.as_ref(), &facts).map(Change::Volume)
             }
             "storageclasses" => {
                 let Ok(class) = object.decode::<storage::v1::StorageClass>() else { return };
-                storage.set_class(&name, Some(ClassFacts::new(&class)));
-                Change::Class
+                let facts = ClassFacts::new(&class);
+                let was = storage.set_class(&name, Some(facts.clone()));
+                Difference::between(was.as_ref(), &facts).map(Change::Class)
             }
             "csinodes" => {
                 let Ok(node) = object.decode::<storage::v1::CSINode>() else { return };
-                storage.set_limits(&name, Some(limits(&node)));
-                Change::CsiNode
+                let facts = limits(&node);
+                let was = storage.set_limits(&name, Some(facts.clone()));
+                Difference::between(was.as_ref(), &facts).map(Change::CsiNode)
             }
             "csidrivers" => {
                 let Ok(driver) = object.decode::<storage::v1::CSIDriver>() else { return };
-                storage.set_driver(&name, Some(driver.spec.storage_capacity == Some(true)));
-                Change::Driver
+                let heeds = driver.spec.storage_capacity == Some(true);
+                Difference::between(storage.set_driver(&name, Some(heeds)).as_ref(), &heeds).map(Change::Driver)
             }
             "csistoragecapacities" => {
                 let Ok(capacity) = object.decode::<storage::v1::CSIStorageCapacity>() else { return };
-                storage.set_capacity((namespace, name), Some(CapacityFacts::new(&capacity)));
-                Change::Capacity
+                let facts = CapacityFacts::new(&capacity);
+                let was = storage.set_capacity((namespace, name), Some(facts.clone()));
+                Difference::between(was.as_ref(), &facts).map(Change::Capacity)
             }
-            _ => {
-                let Ok(attachment) = object.decode::<storage::v1::VolumeAttachment>() else { return };
-                storage.set_attachment(&name, Some(AttachmentFacts::new(&attachment)));
-                return self.cluster.turn_world();
-            }
+            _ => return self.set_attachment(object),
         };
-        self.storage_changed(&change, now);
+        if let Some(change) = change {
+            self.storage_changed(&change, now);
+        }
+    }
+
+    /// Another volume on a node helps no pod that waits.
+    fn set_attachment(&mut self, object: &Object) {
+        let Ok(attachment) = object.decode::<storage::v1::VolumeAttachment>() else { return };
+        let facts = AttachmentFacts::new(&attachment);
+        let was = self.cluster.storage.set_attachment(&object.meta.name, Some(facts.clone()));
+        if was.as_ref() != Some(&facts) {
+            self.cluster.turn_world();
+        }
     }
 
     fn storage_gone(&mut self, resource: &str, object: &Object, now: Timestamp) {
@@ -227,11 +236,13 @@ impl Scheduler {
             "persistentvolumeclaims" => {
                 storage.set_claim((namespace, name.to_owned()), None);
             }
-            "persistentvolumes" => storage.set_volume(name, None),
-            "storageclasses" => storage.set_class(name, None),
-            "csinodes" => storage.set_limits(name, None),
-            "csidrivers" => storage.set_driver(name, None),
-            "csistoragecapacities" => storage.set_capacity((namespace, name.to_owned()), None),
+            "persistentvolumes" => drop(storage.set_volume(name, None)),
+            "storageclasses" => drop(storage.set_class(name, None)),
+            "csinodes" => drop(storage.set_limits(name, None)),
+            "csidrivers" => {
+                storage.set_driver(name, None);
+            }
+            "csistoragecapacities" => drop(storage.set_capacity((namespace, name.to_owned()), None)),
             _ => {
                 storage.set_attachment(name, None);
                 return self.storage_changed(&Change::AttachmentGone, now);

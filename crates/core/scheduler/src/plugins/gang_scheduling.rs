@@ -62,6 +62,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::framework::Difference;
     use crate::groups::GroupFacts;
     use crate::pod::{PodKey, Shapes};
 
@@ -126,7 +127,7 @@ mod tests {
             (Change::PodPlaced(pod("b", "")), false),
             (Change::GroupAdded(key("g")), true),
             (Change::GroupAdded(key("h")), false),
-            (Change::Class, false),
+            (Change::Class(Difference::Added), false),
         ] {
             assert_eq!(GangScheduling.hint(&mine, &change), helps, "{change:?}");
             assert!(!GangScheduling.hint(&stranger, &change), "{change:?}");

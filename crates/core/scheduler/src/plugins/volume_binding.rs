@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::volume_restrictions::not_found;
-use crate::framework::{Change, Deed, Filter, Kind, Plugin, Point, PreFilter, Status};
+use crate::framework::{Change, Deed, Difference, Filter, Kind, Plugin, Point, PreFilter, Status};
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::PodInfo;
 use crate::queue::bounded;
@@ -332,6 +332,7 @@ impl Plugin for VolumeBinding {
             Change::Claim { namespace, name, .. } => {
                 *namespace == pod.shape.namespace && pod.claims.iter().any(|claim| claim.name == *name)
             }
+            Change::Driver(kind) => *kind == Difference::Updated,
             _ => true,
         }
     }

@@ -132,15 +132,19 @@ fn capacity_topology_and_limits_keep_pods_away() {
     assert_eq!(full.run(), ["p prepared for b"]);
 
     let mut limited = cluster(claimed());
-    for name in ["a", "b"] {
-        limited.set(
-            "csinodes",
-            json!({"metadata": {"name": name}, "spec": {"drivers": [
-            {"name": "example.com/disk", "nodeID": name, "allocatable": {"count": 0}}]}}),
-        );
-    }
+    let limits = |name: &str, most: u32| {
+        let driver = json!({"name": "example.com/disk", "nodeID": name, "allocatable": {"count": most}});
+        json!({"metadata": {"name": name}, "spec": {"drivers": [driver]}})
+    };
+    ["a", "b"].iter().for_each(|name| limited.set("csinodes", limits(name, 0)));
     let message = limited.schedule(user("p", "c")).unwrap_err();
     assert!(message.contains("2 node(s) exceed max volume count"), "{message}");
+    limited.set("csinodes", limits("a", 0));
+    assert_eq!(limited.run(), [""; 0], "what says the same wakes nobody");
+    limited.set("csinodes", limits("a", 1));
+    assert_eq!(limited.run(), ["p prepared for a"]);
+    let events: Vec<&str> = limited.scheduler.queue().incoming().keys().map(|(_, event)| *event).collect();
+    assert!(events.contains(&"CSINodeUpdate"), "{events:?}");
 }
 
 #[test]

@@ -207,7 +207,9 @@ impl Worker {
         loop {
             self.start_due(&mut in_flight);
             self.metrics.set(self.controller.name(), self.queue.counts());
-            let due = self.queue.next_due();
+            // Without room a key that is due waits for what ends, and not for its time, which has come.
+            let has_room = in_flight.len() < self.controller.concurrency_max();
+            let due = self.queue.next_due().filter(|_| has_room);
             tokio::select! {
                 // What has ended comes first, as it makes room; the order is fixed so that a simulation can be repeated.
                 biased;

@@ -136,6 +136,70 @@ async fn a_question_that_fails_is_asked_ever_less_often_and_each_time_is_counted
     assert_eq!(scope.close(Duration::from_secs(10)).await, Closed::Clean);
 }
 
+/// Takes a minute for each answer.
+struct Slow;
+
+#[async_trait]
+impl Transport for Slow {
+    async fn send(&self, _request: http::Request<Bytes>) -> Result<http::Response<Body>, BodyError> {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Err("nothing came of it".into())
+    }
+}
+
+/// Looks at `soon` every second, and asks about `slow`; one at a time. Tells what it looked at.
+struct OneAtATime(mpsc::UnboundedSender<(String, Instant)>);
+
+impl Controller for OneAtATime {
+    fn name(&self) -> &'static str {
+        "one-at-a-time"
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        Vec::new()
+    }
+
+    fn standing_keys(&self) -> Vec<Key> {
+        vec![Key::new("", "soon"), Key::new("", "slow")]
+    }
+
+    fn concurrency_max(&self) -> usize {
+        1
+    }
+
+    fn reconcile(&self, _view: &dyn View, key: &Key, _last: &Outcome, _now: Timestamp) -> Plan {
+        let _ = self.0.send((key.name.clone(), Instant::now()));
+        if key.name == "soon" {
+            return Plan::wake(Duration::from_secs(1));
+        }
+        let ask = Ask::List { resource: MAPS, namespace: String::new(), selector: String::new() };
+        Plan { asks: vec![ask], ..Plan::default() }
+    }
+}
+
+/// Time stands still in this test while anything is busy: a driver that turned in circles would never come to its end.
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_time_has_come_waits_for_room_and_costs_nothing_meanwhile() {
+    let (looks, mut seen) = mpsc::unbounded_channel();
+    let (scope, started) = (Scope::root(), Instant::now());
+    let driver = Driver {
+        scope: scope.clone(),
+        view: Arc::new(Cluster::default()),
+        clients: Arc::new(|_| Client::new(Arc::new(Slow))),
+        clock: coracle_rt::Clock::system(),
+        signer: None,
+        metrics: Arc::default(),
+    };
+    driver.start(vec![Box::new(OneAtATime(looks))]);
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        let (name, at) = seen.recv().await.expect("the driver goes on");
+        told.push((name, at.duration_since(started).as_secs()));
+    }
+    assert_eq!(told, [("soon".to_owned(), 0), ("slow".to_owned(), 0), ("soon".to_owned(), 60)]);
+    scope.cancel();
+}
+
 #[tokio::test]
 async fn a_refused_plan_is_tried_again_and_its_event_names_what_was_made() {
     let cluster = Arc::new(Cluster::default());

@@ -115,7 +115,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Controller>> {
         Box::new(pvc_protection::PvcProtection),
         Box::new(vac_protection::VacProtection),
         Box::new(service_cidr::ServiceCidr),
-        Box::new(expander::Expander),
+        Box::<expander::Expander>::default(),
         Box::<attach_detach::AttachDetach>::default(),
         Box::<device_taint_eviction::DeviceTaintEviction>::default(),
         Box::new(legacy_token_cleaner::LegacyTokenCleaner),

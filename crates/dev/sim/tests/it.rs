@@ -18,6 +18,8 @@ mod cluster;
 mod ends;
 #[path = "it/rollouts.rs"]
 mod rollouts;
+#[path = "it/storage.rs"]
+mod storage;
 #[path = "it/trouble.rs"]
 mod trouble;
 

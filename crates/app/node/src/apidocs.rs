@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use coracle_apidocs::{ApiResource, ApiSubresource, V2_PROTOBUF};
+use coracle_apidocs::{ApiResource, ApiSubresource, V2_PROTOBUF, V2_PROTOBUF_ASKED};
 use coracle_apiserver::Groups;
 use coracle_kinds::Kind;
 use coracle_meta::GroupVersionKind;
@@ -32,7 +32,7 @@ fn document(
     let schema = Schema::builtin();
     let resources = resources(groups);
     match path.trim_end_matches('/') {
-        "/openapi/v2" if accepts(headers, "openapi.spec.v2@v1.0+protobuf") => {
+        "/openapi/v2" if [V2_PROTOBUF, V2_PROTOBUF_ASKED].iter().any(|name| accepts(headers, name)) => {
             Some((coracle_apidocs::v2_protobuf(schema, &resources), V2_PROTOBUF))
         }
         "/openapi/v2" => Some((coracle_apidocs::v2_json(schema, &resources), JSON)),

@@ -17,8 +17,10 @@ use serde_json::{Map, Value, json};
 use definitions::{Dialect, Writer};
 use descriptions::Descriptions;
 
-/// What the protobuf form of `/openapi/v2` is called by clients that ask for it.
-pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// What the protobuf form of `/openapi/v2` is called by the server. Clients ask for it by an older name with an `@`, which
+/// they would not take back: it is no media type.
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+pub const V2_PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// A resource in one version it is served in.
 #[derive(Clone, Debug, Default, PartialEq)]

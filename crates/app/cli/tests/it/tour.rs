@@ -11,6 +11,7 @@ fn a_cluster_runs_heals_updates_survives_and_goes_without_a_trace() {
     let mut cluster = Cluster::start("tour", &[]);
     tells_how_it_is(&cluster);
     reads_like_kubernetes(&cluster);
+    makes_what_a_list_holds(&cluster);
     runs_a_deployment(&cluster);
     reaches_it_by_name_address_and_port(&cluster);
     answers_logs_and_exec(&cluster);
@@ -54,6 +55,13 @@ fn reads_like_kubernetes(cluster: &Cluster) {
     assert_eq!(cluster.kubectl("auth can-i create pods").trim(), "yes");
     let missing = cluster.refused(&["get", "pod", "nobody"], "");
     assert!(missing.contains(r#"Error from server (NotFound): pods "nobody" not found"#), "{missing}");
+}
+
+/// kubectl looks up in `/openapi/v2` what it finds in no other description, as a list.
+fn makes_what_a_list_holds(cluster: &Cluster) {
+    let one = r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "listed"}}"#;
+    let list = format!(r#"{{"apiVersion": "v1", "kind": "List", "items": [{one}]}}"#);
+    assert_eq!(cluster.kubectl_with(&["create", "-f", "-"], &list), "configmap/listed created\n");
 }
 
 fn runs_a_deployment(cluster: &Cluster) {

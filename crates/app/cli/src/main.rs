@@ -10,9 +10,11 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use coracle_config::Settings;
+use coracle_linux::frugal::Frugal;
+use mimalloc::MiMalloc;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Frugal<MiMalloc> = Frugal(MiMalloc);
 
 /// Kubernetes in one binary.
 #[derive(Parser)]

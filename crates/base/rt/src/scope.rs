@@ -2,6 +2,7 @@
 //! scope, so that nothing goes on half alive.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,11 @@ impl Scope {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.start(task, Box::pin(future));
+    }
+
+    /// The work is on the heap from the start: each layer around it would hold room for it twice.
+    fn start(&self, task: &'static str, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
         let guard = CancelOnPanic { scope: self.clone(), task, armed: true };
         let span = tracing::debug_span!("task", component = self.name, task);
         self.tracker.spawn(
@@ -57,7 +63,7 @@ impl Scope {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let token = self.token.clone();
+        let (token, future) = (self.token.clone(), Box::pin(future));
         self.spawn(task, async move {
             token.run_until_cancelled(future).await;
         });

@@ -13,13 +13,24 @@ pub struct Rejection {
     pub message: String,
 }
 
-/// `others` are the pods that the node has taken and that have not ended, `allocatable` is the node's.
-pub fn reject(pod: &Pod, others: &[impl AsRef<Pod>], allocatable: &BTreeMap<String, String>) -> Option<Rejection> {
-    forbidden_sysctl(pod)
-        .or_else(|| foreign_system(pod))
-        .or_else(|| out_of_pods(others.len(), allocatable))
-        .or_else(|| out_of_resources(pod, others, allocatable))
-        .or_else(|| taken_ports(pod, others))
+/// `taken` is the number of pods that the node has taken and that have not ended, `others` looks at them, and
+/// `allocatable` is the node's. Most pods want nothing that could be gone: then the others are not looked at.
+pub fn reject<P: AsRef<Pod>>(
+    pod: &Pod,
+    taken: usize,
+    others: impl FnOnce() -> Vec<P>,
+    allocatable: &BTreeMap<String, String>,
+) -> Option<Rejection> {
+    let rejection = forbidden_sysctl(pod).or_else(|| foreign_system(pod)).or_else(|| out_of_pods(taken, allocatable));
+    if rejection.is_some() || wants_nothing(pod) {
+        return rejection;
+    }
+    let others = others();
+    out_of_resources(pod, &others, allocatable).or_else(|| taken_ports(pod, &others))
+}
+
+fn wants_nothing(pod: &Pod) -> bool {
+    RESOURCES.iter().all(|(name, ..)| request(pod, name) == 0) && host_ports(pod).is_empty()
 }
 
 fn rejection(reason: &'static str, message: &str) -> Rejection {
@@ -172,7 +183,7 @@ mod tests {
         let reason = |pod: serde_json::Value| {
             let pod: Pod = serde_json::from_value(pod).unwrap();
             let nobody: [Arc<Pod>; 0] = [];
-            let found = reject(&pod, &nobody, &BTreeMap::new());
+            let found = reject(&pod, 0, || nobody.to_vec(), &BTreeMap::new());
             found.map_or(String::new(), |found| format!("{}: {}", found.reason, found.message))
         };
         let of = |name: &str, host: bool| {
@@ -210,7 +221,8 @@ mod tests {
             (asks("0"), vec![asks("0"), asks("0")], "OutOfpods"),
         ];
         for (new, others, expected) in cases {
-            let found = reject(&new, &others, &allocatable).map_or("", |rejection| rejection.reason);
+            let found = reject(&new, others.len(), || others.clone(), &allocatable);
+            let found = found.map_or("", |rejection| rejection.reason);
             assert_eq!(found, expected, "{new:?}");
         }
     }

@@ -61,7 +61,8 @@ pub struct Memory {
     pub(crate) prepared: Prepared,
     /// What a volume shows has changed while the volumes were being made.
     outdated: bool,
-    pub(crate) containers: BTreeMap<String, ContainerMemory>,
+    /// Boxed, as a map has room for eleven of them from the first on.
+    pub(crate) containers: BTreeMap<String, Box<ContainerMemory>>,
     pub(crate) verdict: Option<Verdict>,
     pub(crate) stop: Option<Stop>,
     pub(crate) adopted: bool,

@@ -263,10 +263,11 @@ impl Router {
             return None;
         }
         let here = self.node.view.by_index(&resource_of::<Pod>(), Index::Node, &self.node.options.node_name);
-        let taken = here.iter().filter(|other| self.workers.contains_key(&other.meta.uid));
-        let others = taken.filter_map(|other| other.decode::<Pod>().ok()).filter(|other| !has_ended(other));
-        let others: Vec<Arc<Pod>> = others.filter(|other| other.metadata.uid != pod.metadata.uid).collect();
-        coracle_podlife::reject(pod, &others, &self.node.allocatable)
+        let own = pod.metadata.uid.as_deref().unwrap_or_default();
+        let is_taken = |other: &&Arc<Object>| other.meta.uid != own && self.workers.contains_key(&other.meta.uid);
+        let taken = || here.iter().filter(is_taken).filter(|other| !PodFacts::of(other).is_finished());
+        let others = || taken().filter_map(|other| other.decode::<Pod>().ok()).collect::<Vec<_>>();
+        coracle_podlife::reject(pod, taken().count(), others, &self.node.allocatable)
     }
 
     /// Pods that name the object somewhere look at their volumes again; to be named for another reason does no harm.

@@ -40,7 +40,8 @@ pub(crate) enum Event {
     Leave {
         grace_seconds_max: i64,
     },
-    Ended(Action, Done),
+    /// Boxed, as a mailbox has room for many events whether they come or not.
+    Ended(Box<(Action, Done)>),
     Written(StatusWrite),
 }
 
@@ -89,7 +90,7 @@ pub(crate) fn start(
         node.events.about_pod(&pod).note(Severity::Warning, rejection.reason, &rejection.message, None);
     }
     let (sender, receiver) = mpsc::channel(MAILBOX_MAX);
-    let mut worker = Worker {
+    let mut worker = Box::new(Worker {
         recorder: node.events.about_pod(&pod),
         written: pod.status.clone(),
         held_until: pod
@@ -113,7 +114,7 @@ pub(crate) fn start(
         refresh_at: None,
         stopping: watch::Sender::new(false),
         sender: sender.clone(),
-    };
+    });
     worker.adopt(pod.clone());
     let uid = uid_of(&pod).to_owned();
     node.scope.spawn("pod", async move {
@@ -126,7 +127,7 @@ pub(crate) fn start(
 pub(crate) type OnEnd = Box<dyn FnOnce(String) + Send>;
 
 impl Worker {
-    async fn run(mut self, mut mailbox: mpsc::Receiver<Event>) {
+    async fn run(mut self: Box<Self>, mut mailbox: mpsc::Receiver<Event>) {
         let scope = self.node.scope.clone();
         loop {
             if self.look().await {
@@ -245,7 +246,7 @@ impl Worker {
             tracing::debug!(object = name_of(&work.pod), ?action, "acting");
             let done = perform(&work, &action).await;
             // Nobody listens when the worker has ended: then nothing is left to be told.
-            let _ = sender.send(Event::Ended(action, done)).await;
+            let _ = sender.send(Event::Ended(Box::new((action, done)))).await;
         });
     }
 
@@ -306,7 +307,7 @@ impl Worker {
             Event::Hint => self.stale = true,
             Event::Refresh => self.memory.refresh_volumes(),
             Event::Leave { grace_seconds_max } => self.leaving = Some(grace_seconds_max),
-            Event::Ended(action, done) => self.ended(&action, done),
+            Event::Ended(ended) => self.ended(&ended.0, ended.1),
             Event::Written(StatusWrite::Done(status)) => {
                 self.writing = false;
                 self.write_after = None;

@@ -1,10 +1,11 @@
 //! What only the kernel can do: processes, namespaces, mounts, cgroups, filters. It takes plans as plain data and
 //! carries them out; it knows nothing of pods' meaning, images or the API. The only crate in which `unsafe` is written,
-//! and in it only `sys`; `memory` is assembly.
+//! and in it only `sys`; `memory` is assembly, and `frugal` an allocator.
 
 pub mod capability;
 pub mod cgroup;
 pub mod child;
+pub mod frugal;
 pub mod memory;
 pub mod netlink;
 pub mod netns;

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use crate::{Context, Result, shim, sys, wire};
+use crate::{Context, Result, frugal, shim, sys, wire};
 
 /// The name under which the binary, started again, is a zygote. Its socket is then standard input.
 const NAME: &str = "coracle-zygote";
@@ -84,6 +84,7 @@ fn restart() -> Result<Running> {
 
 /// Forks a shim per message until the daemon is gone.
 fn serve(socket: OwnedFd) -> ! {
+    frugal::begin();
     sys::set_process_name(c"coracle-zygote");
     // Its own session: a Ctrl-C meant for the daemon does not end it.
     let _ = rustix::process::setsid();

@@ -50,7 +50,7 @@ impl EmbeddedRuntime {
         (record.uid, record.gid, record.groups) = (plan.process.uid, plan.process.gid, plan.process.groups.clone());
         record.log_path = plan.log.as_ref().map(|log| log.path.to_string_lossy().into_owned()).unwrap_or_default();
         let status = ContainerStatus { id: id.clone(), ..ContainerStatus::default() };
-        let container = Container { record, config, status, dir };
+        let container = Container { record, config: Box::new(config), status, dir };
         if let Err(error) = tokio::task::block_in_place(|| self.lay_out(&container, &plan)) {
             self.clear_away(&container);
             return Err(error);

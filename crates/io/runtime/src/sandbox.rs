@@ -54,7 +54,7 @@ impl EmbeddedRuntime {
             ..SandboxRecord::default()
         };
         let dir = self.options.state_dir.join(state::PODS).join(&id);
-        let mut sandbox = Sandbox { record, config, dir };
+        let mut sandbox = Sandbox { record, config: Box::new(config), dir };
         match self.bring_up(&mut sandbox).await {
             Ok(connection) => {
                 self.state.lock().sandboxes.insert(id.clone(), sandbox);

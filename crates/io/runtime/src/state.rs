@@ -43,7 +43,8 @@ pub struct SandboxRecord {
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     pub record: SandboxRecord,
-    pub config: PodSandboxConfig,
+    /// Boxed, as the maps of both have room for more than they hold.
+    pub config: Box<PodSandboxConfig>,
     pub dir: PathBuf,
 }
 
@@ -71,14 +72,14 @@ pub struct ContainerRecord {
 #[derive(Clone, Debug)]
 pub struct Container {
     pub record: ContainerRecord,
-    pub config: ContainerConfig,
+    pub config: Box<ContainerConfig>,
     pub status: plan::ContainerStatus,
     pub dir: PathBuf,
 }
 
 impl Sandbox {
     pub fn save(&self) -> Result<(), Status> {
-        write_config(&self.dir.join(SANDBOX_CONFIG), &self.config)?;
+        write_config(&self.dir.join(SANDBOX_CONFIG), &*self.config)?;
         self.save_record()
     }
 
@@ -88,7 +89,7 @@ impl Sandbox {
 
     pub fn load(dir: &Path) -> Result<Sandbox, Status> {
         let record = plan::read(&dir.join(SANDBOX_RECORD)).map_err(internal)?;
-        Ok(Sandbox { record, config: read_config(&dir.join(SANDBOX_CONFIG))?, dir: dir.to_owned() })
+        Ok(Sandbox { record, config: Box::new(read_config(&dir.join(SANDBOX_CONFIG))?), dir: dir.to_owned() })
     }
 
     pub fn shim_cgroup(&self) -> String {
@@ -98,7 +99,7 @@ impl Sandbox {
 
 impl Container {
     pub fn save(&self) -> Result<(), Status> {
-        write_config(&self.dir.join(CONTAINER_CONFIG), &self.config)?;
+        write_config(&self.dir.join(CONTAINER_CONFIG), &*self.config)?;
         self.save_record()
     }
 
@@ -109,7 +110,7 @@ impl Container {
     /// Its own `status.json` is read as well: the shim wrote it, maybe while nobody listened.
     pub fn load(dir: &Path) -> Result<Container, Status> {
         let record: ContainerRecord = plan::read(&dir.join(CONTAINER_RECORD)).map_err(internal)?;
-        let config = read_config(&dir.join(CONTAINER_CONFIG))?;
+        let config = Box::new(read_config(&dir.join(CONTAINER_CONFIG))?);
         let status = plan::read(&dir.join(plan::CONTAINER_STATUS))
             .unwrap_or_else(|_| plan::ContainerStatus { id: record.id.clone(), ..Default::default() });
         Ok(Container { record, config, status, dir: dir.to_owned() })

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coracle_image::{ImageConfig, Store};
+use coracle_linux::frugal::Frugal;
 use coracle_linux::zygote::{self, Zygote};
 use coracle_proto::cri;
 use coracle_rt::{Clock, Dice, Scope};
@@ -17,6 +18,10 @@ use coracle_runtime::{EmbeddedRuntime, ExecOptions, Options, Places, Resize, tea
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const IMAGE: &str = "coracle.local/test:latest";
+/// As the daemon has it, so that shims have their memory as they have it there.
+#[global_allocator]
+static ALLOCATOR: Frugal<std::alloc::System> = Frugal(std::alloc::System);
+
 const ROLE: &str = "CORACLE_TEST_DAEMON";
 
 fn main() {

@@ -6,6 +6,7 @@ mod act;
 mod container;
 mod env;
 mod events;
+mod extended;
 mod fields;
 mod hooks;
 mod http_call;

@@ -5,13 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_client::{ClientError, ObjectPath, Patch, ResourceRef, WriteOptions};
+use coracle_meta::Resource;
 use coracle_podlife::Severity;
 use coracle_reconcile::plan::merge_patch;
+use coracle_reconcile::view::resource_of;
+use coracle_reconcile::{Change, Index};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
+use crate::extended;
 use crate::node_context::NodeContext;
 use crate::options::Options;
 
@@ -69,11 +74,23 @@ struct Keeper {
     capacity: Capacity,
     last: Option<Value>,
     was_ready: bool,
+    /// Rings when somebody has changed the node's extended resources.
+    unsettled: Arc<Notify>,
 }
 
 impl Keeper {
     fn new(node: Arc<NodeContext>, capacity: Capacity) -> Keeper {
-        Keeper { node, capacity, last: None, was_ready: false }
+        let unsettled = Arc::<Notify>::default();
+        let (bell, name) = (unsettled.clone(), node.options.node_name.clone());
+        let sink = move |_: &Resource, change: &Change| {
+            let own = change.new.as_ref().filter(|node| node.meta.name == name);
+            let read = own.and_then(|node| node.decode::<Value>().ok());
+            if read.is_some_and(|node| !extended::unsettled(&node["status"]).is_empty()) {
+                bell.notify_one();
+            }
+        };
+        node.view.subscribe(&resource_of::<Node>(), Arc::new(sink));
+        Keeper { node, capacity, last: None, was_ready: false, unsettled }
     }
 
     async fn run(mut self) {
@@ -86,7 +103,10 @@ impl Keeper {
                     delay = RETRY;
                     // Until the runtime is ready the node is looked at more often.
                     let pause = if self.was_ready { STATUS_EVERY } else { RETRY };
-                    tokio::time::sleep(pause).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = self.unsettled.notified() => tokio::time::sleep(RETRY).await,
+                    }
                 }
                 Err(error) => {
                     tracing::debug!(%error, node = self.node.options.node_name, "writing the node");
@@ -118,9 +138,12 @@ impl Keeper {
         let status = self.status(&current).await;
         let old = current["status"].clone();
         let ready = is_true(&status, "Ready");
-        if let Some(change) =
+        if let Some(mut change) =
             merge_patch(&json!({}), &status).filter(|_| self.last.as_ref() != Some(&status) || old != status)
         {
+            for (name, amount) in extended::unsettled(&old) {
+                change["allocatable"][name] = amount;
+            }
             let patch = Patch::Strategic(json!({"status": change}));
             self.node.client.patch(&path.clone().subresource("status"), &patch, &options).await?;
             self.last = Some(status);
@@ -313,8 +336,7 @@ async fn renew_once(node: &NodeContext) -> Result<(), ClientError> {
 
 /// Pods of this node, for the server.
 pub(crate) fn own_pods(node: &NodeContext) -> Vec<Arc<Pod>> {
-    use coracle_reconcile::view::Index;
-    let pods = node.view.by_index(&coracle_reconcile::view::resource_of::<Pod>(), Index::Node, &node.options.node_name);
+    let pods = node.view.by_index(&resource_of::<Pod>(), Index::Node, &node.options.node_name);
     pods.iter().filter_map(|pod| pod.decode().ok()).collect()
 }
 

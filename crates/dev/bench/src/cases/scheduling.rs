@@ -26,6 +26,10 @@ const CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
 const SETTLED: &str = "node.alpha.kubernetes.io/ttl";
 /// Between two looks at all nodes, which cost the server more than one.
 const LOOK: Duration = Duration::from_millis(200);
+const QUIET_LOOK: Duration = Duration::from_secs(2);
+/// Of a core; a control plane of Kubernetes takes a few hundredths when nothing happens.
+const QUIET_SHARE: f64 = 0.08;
+const QUIET_MAX: Duration = Duration::from_secs(180);
 const SETTLED_MAX: Duration = Duration::from_secs(60);
 const FIRST_MAX: Duration = Duration::from_secs(60);
 const ALL_MAX: Duration = Duration::from_secs(600);
@@ -42,15 +46,30 @@ pub async fn measure(ours: &mut Started, peer: Option<Peer<'_>>, shape: Shape, r
     let mut rates = Row::new(shape.title(), "1/s", shape.goal());
     let mut cpu = Row::new("the same, CPU of all servers each", "ms", "");
     for _ in 0..runs {
+        if let Some(peer) = &peer {
+            quiet(peer.target).await.context("the peer")?;
+        }
         let bound = scheduled(&mut Side::Ours(ours), shape).await.context("Coracle")?;
         rates.ours.0.push(bound.per_second);
         cpu.ours.0.push(bound.cpu_milliseconds);
         let Some(peer) = &peer else { continue };
+        quiet(&ours.target).await.context("Coracle")?;
         let bound = scheduled(&mut Side::Peer(peer, None), shape).await.context("the peer")?;
         rates.peer.0.push(bound.per_second);
         cpu.peer.0.push(bound.cpu_milliseconds);
     }
     Ok(vec![rates, cpu])
+}
+
+/// Waits until a cluster has done with what came before: it shares its core with the one that is measured next.
+async fn quiet(target: &Target) -> Result<()> {
+    let mut used = target.cpu_seconds();
+    until("the other cluster is quiet", QUIET_MAX, async || {
+        tokio::time::sleep(QUIET_LOOK).await;
+        let before = std::mem::replace(&mut used, target.cpu_seconds());
+        Ok((used - before < QUIET_LOOK.as_secs_f64() * QUIET_SHARE).then_some(()))
+    })
+    .await
 }
 
 struct Bound {

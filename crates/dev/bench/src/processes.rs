@@ -1,6 +1,7 @@
 //! What processes cost, as /proc tells it.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// Of the values in /proc/PID/stat; fixed for user space.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -26,6 +27,30 @@ pub fn written_bytes(pids: &[u32]) -> f64 {
 pub fn cpu_seconds(pids: &[u32]) -> f64 {
     let stats = pids.iter().filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok());
     stats.filter_map(|stat| cpu_ticks(&stat)).sum::<f64>() / TICKS_PER_SECOND
+}
+
+/// Processes that stand still as long as this lives, so that they take nothing from another that is measured.
+pub struct Stopped<'a>(&'a [u32]);
+
+impl Stopped<'_> {
+    pub fn new(pids: &[u32]) -> Stopped<'_> {
+        signal("-STOP", pids);
+        Stopped(pids)
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        signal("-CONT", self.0);
+    }
+}
+
+/// One that has ended takes nothing either.
+fn signal(name: &str, pids: &[u32]) {
+    for pid in pids {
+        let mut kill = Command::new("kill");
+        let _ = kill.args([name, &pid.to_string()]).stderr(Stdio::null()).status();
+    }
 }
 
 /// utime and stime: the 14th and 15th field. The second, the name, may hold spaces and parentheses.

@@ -1,7 +1,8 @@
 //! Pods bound a second on nodes that no kubelet serves, each binding durable. The pods are there before anything
 //! schedules: of ours the API server runs alone until they are made, and then the whole starts on the same data; of a
-//! peer the scheduler is a command that is started then. The time is that from the first binding to the last. A watch
-//! sees them; as it may be opened late, the scheduler's earliest event counts where it is older than what was seen.
+//! peer the scheduler is a command that is started then. The time is that from the first binding to the last, of pods
+//! that preempt from that start, since evictions come first. A watch sees the bindings; as it may be opened late, the
+//! scheduler's earliest event counts where it is older than what was seen.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -16,7 +17,7 @@ use super::shapes::{LABEL, Shape, URGENT, WAITING};
 use super::start::{Started, ready};
 use crate::cluster::{Cores, Parts, terminate};
 use crate::load::Endpoint;
-use crate::processes;
+use crate::processes::{self, Stopped};
 use crate::table::Row;
 use crate::target::{PodWatch, Target, until};
 
@@ -27,11 +28,11 @@ const SETTLED: &str = "node.alpha.kubernetes.io/ttl";
 /// Between two looks at all nodes, which cost the server more than one.
 const LOOK: Duration = Duration::from_millis(200);
 const QUIET_LOOK: Duration = Duration::from_secs(2);
-/// Of a core; a control plane of Kubernetes takes a few hundredths when nothing happens.
-const QUIET_SHARE: f64 = 0.08;
-const QUIET_MAX: Duration = Duration::from_secs(180);
+/// Of a core.
+const QUIET_SHARE: f64 = 0.01;
+const QUIET_MAX: Duration = Duration::from_secs(60);
 const SETTLED_MAX: Duration = Duration::from_secs(60);
-const FIRST_MAX: Duration = Duration::from_secs(60);
+const FIRST_MAX: Duration = Duration::from_secs(300);
 const ALL_MAX: Duration = Duration::from_secs(600);
 
 /// A peer and the command that starts its scheduler.
@@ -46,14 +47,14 @@ pub async fn measure(ours: &mut Started, peer: Option<Peer<'_>>, shape: Shape, r
     let mut rates = Row::new(shape.title(), "1/s", shape.goal());
     let mut cpu = Row::new("the same, CPU of all servers each", "ms", "");
     for _ in 0..runs {
-        if let Some(peer) = &peer {
-            quiet(peer.target).await.context("the peer")?;
-        }
-        let bound = scheduled(&mut Side::Ours(ours), shape).await.context("Coracle")?;
+        let bound = {
+            let _peer = peer.as_ref().map(|peer| Stopped::new(&peer.target.pids));
+            scheduled(&mut Side::Ours(ours), shape).await.context("Coracle")?
+        };
         rates.ours.0.push(bound.per_second);
         cpu.ours.0.push(bound.cpu_milliseconds);
         let Some(peer) = &peer else { continue };
-        quiet(&ours.target).await.context("Coracle")?;
+        quiet(&ours.target).await?;
         let bound = scheduled(&mut Side::Peer(peer, None), shape).await.context("the peer")?;
         rates.peer.0.push(bound.per_second);
         cpu.peer.0.push(bound.cpu_milliseconds);
@@ -61,10 +62,10 @@ pub async fn measure(ours: &mut Started, peer: Option<Peer<'_>>, shape: Shape, r
     Ok(vec![rates, cpu])
 }
 
-/// Waits until a cluster has done with what came before: it shares its core with the one that is measured next.
+/// Waits until a cluster has done with what came before: it shares its core with the peer, which is measured next.
 async fn quiet(target: &Target) -> Result<()> {
     let mut used = target.cpu_seconds();
-    until("the other cluster is quiet", QUIET_MAX, async || {
+    until("Coracle is quiet", QUIET_MAX, async || {
         tokio::time::sleep(QUIET_LOOK).await;
         let before = std::mem::replace(&mut used, target.cpu_seconds());
         Ok((used - before < QUIET_LOOK.as_secs_f64() * QUIET_SHARE).then_some(()))
@@ -156,7 +157,10 @@ async fn scheduled(side: &mut Side<'_>, shape: Shape) -> Result<Bound> {
     let cpu = side.cpu_seconds() - cpu;
     let bound = match seen {
         Ok((first, last)) => {
-            let first = first.min(first_event(side.target(), released).await?);
+            let first = match shape.counts_from_start() {
+                true => released,
+                false => first.min(first_event(side.target(), released).await?),
+            };
             let pods = shape.pods() as f64;
             let seconds = last.duration_since(first).as_secs_f64();
             Ok(Bound { per_second: pods / seconds, cpu_milliseconds: cpu * 1e3 / pods })

@@ -62,6 +62,11 @@ impl Shape {
         }
     }
 
+    /// Whether most of the work comes before the first binding, which then begins nothing.
+    pub fn counts_from_start(self) -> bool {
+        self == Shape::Preemption
+    }
+
     /// Pods that stand on the nodes already.
     pub fn placed(self) -> u64 {
         match self {

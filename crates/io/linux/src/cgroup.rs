@@ -125,7 +125,7 @@ impl Hierarchy {
             delegate_controllers(parent);
         }
         match (fs::create_dir(folder), parent) {
-            (Ok(()), Some(parent)) if self.has("cpuset") => inherit_cpuset(parent, folder),
+            (Ok(()), Some(_)) if self.has("cpuset") => inherit_cpuset(&self.mount, folder),
             (Err(error), Some(parent)) if error.kind() == ErrorKind::NotFound && parent != self.mount => {
                 self.make(parent, delegate)?;
                 return self.make(folder, delegate);
@@ -391,17 +391,19 @@ fn delegate_controllers(folder: &Path) {
     }
 }
 
-/// A new group has no processors and no memory until it is given some. Those below this one are born with them.
-fn inherit_cpuset(parent: &Path, child: &Path) {
-    if fs::read_to_string(child.join("cpuset.cpus")).is_ok_and(|own| !own.trim().is_empty()) {
-        return;
-    }
+/// A new group has no processors and no memory until it is given some. Those below this one are born with them. What is
+/// above it may have been made a moment ago by somebody who has not come to this yet.
+fn inherit_cpuset(mount: &Path, group: &Path) {
+    let is_empty =
+        |folder: &Path| fs::read_to_string(folder.join("cpuset.cpus")).is_ok_and(|own| own.trim().is_empty());
+    let Some(parent) = group.parent().filter(|_| group != mount && is_empty(group)) else { return };
+    inherit_cpuset(mount, parent);
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if let Ok(value) = fs::read_to_string(parent.join(file)) {
-            let _ = fs::write(child.join(file), value.trim());
+            let _ = fs::write(group.join(file), value.trim());
         }
     }
-    let _ = fs::write(child.join("cgroup.clone_children"), "1");
+    let _ = fs::write(group.join("cgroup.clone_children"), "1");
 }
 
 fn fields(file: &Path) -> BTreeMap<String, u64> {
@@ -465,6 +467,21 @@ mod tests {
         }
         let controllers = controllers.iter().map(|name| (*name).to_owned()).collect();
         Layout { hierarchies: vec![Hierarchy { mount, controllers }] }.group("/g")
+    }
+
+    #[test]
+    fn processors_come_down_through_groups_that_somebody_else_has_just_made() {
+        let mount = std::env::temp_dir().join(format!("coracle-cgroup-{}-cpuset", std::process::id()));
+        let child = mount.join("made/below");
+        fs::create_dir_all(&child).unwrap();
+        for (folder, text) in [(mount.as_path(), "0-1\n"), (&mount.join("made"), "\n"), (&child, "\n")] {
+            fs::write(folder.join("cpuset.cpus"), text).unwrap();
+            fs::write(folder.join("cpuset.mems"), text).unwrap();
+        }
+        inherit_cpuset(&mount, &child);
+        let given = [mount.join("made"), child].map(|folder| fs::read_to_string(folder.join("cpuset.cpus")).unwrap());
+        assert_eq!(given, ["0-1", "0-1"]);
+        fs::remove_dir_all(mount).unwrap();
     }
 
     #[test]

@@ -245,14 +245,17 @@ impl<'a> Plan<'a> {
     fn is_initialized(&self, container: &Container, newest: Option<&Instance>) -> bool {
         let Some(newest) = newest else { return false };
         match is_sidecar(container) {
-            true => newest.is_running() && self.is_started(&container.name, &newest.id),
+            true => newest.is_running() && self.is_started(container, &newest.id),
             false => newest.exit_code() == Some(0),
         }
     }
 
-    pub fn is_started(&self, name: &str, id: &str) -> bool {
-        let starting = self.memory.is_busy(&Action::StartContainer { name: name.to_owned(), attempt: 0 });
-        !starting && self.memory.containers.get(name).is_none_or(|memory| memory.probes.is_started(id))
+    /// A container that runs has started, unless its startup probe or its postStart hook is still to succeed.
+    pub fn is_started(&self, container: &Container, id: &str) -> bool {
+        let name = &container.name;
+        let has_hook = container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some());
+        let starting = self.memory.is_busy(&Action::StartContainer { name: name.clone(), attempt: 0 });
+        !(has_hook && starting) && self.memory.containers.get(name).is_none_or(|memory| memory.probes.is_started(id))
     }
 
     fn run_regular(&mut self) {

@@ -116,7 +116,7 @@ fn container_status(plan: &mut Plan<'_>, kind: ContainerKind, container: &Contai
     if let Some(running) = running.filter(|_| matches!(kind, ContainerKind::Regular | ContainerKind::Sidecar)) {
         status.resources = Some(plan.actual_resources(container, running));
     }
-    let started = running.is_some_and(|newest| plan.is_started(&container.name, &newest.id));
+    let started = running.is_some_and(|newest| plan.is_started(container, &newest.id));
     status.started = Some(started);
     status.ready = match (kind, running) {
         (ContainerKind::Init, _) => newest.and_then(Instance::exit_code) == Some(0) || was_completed(&status),

@@ -117,6 +117,20 @@ fn init_containers_go_one_after_the_other_and_a_sidecar_stays() {
 }
 
 #[test]
+fn what_runs_is_ready_at_once_unless_a_hook_is_still_to_succeed() {
+    let hook = json!({"postStart": {"exec": {"command": ["x"]}}});
+    for (lifecycle, ready) in [(json!(null), true), (hook, false)] {
+        let mut world = World::new(json!({"containers": [{"name": "c", "lifecycle": lifecycle}]}));
+        world.step();
+        world.memory.begin(&start("c", 0));
+        let told = |decision: Decision| decision.status.container_statuses.unwrap()[0].ready;
+        assert_eq!(told(world.runs("c", 0).step()), ready);
+        world.memory.finish(&start("c", 0), &Outcome::Done, world.now);
+        assert!(told(world.step()));
+    }
+}
+
+#[test]
 fn an_init_container_that_fails_for_good_fails_the_pod() {
     let spec = json!({"restartPolicy": "Never", "containers": [{"name": "c"}], "initContainers": [{"name": "a"}]});
     let decision = World::new(spec).ends("a", 0, 1).step();

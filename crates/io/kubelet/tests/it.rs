@@ -217,6 +217,26 @@ async fn volumes_show_their_sources_and_follow_them() {
     panic!("the volume did not follow its source");
 }
 
+/// The next regular look at the node is five minutes away.
+#[tokio::test]
+async fn what_is_added_to_a_nodes_capacity_pods_may_use_at_once() {
+    let rig = Rig::start("extended").await;
+    let node = async |holds: fn(&Value) -> bool| {
+        for _ in 0..500 {
+            let node = rig.api.object("/api/v1/nodes/node-1").unwrap_or_default();
+            if holds(&node) {
+                return node;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not so in time: {:#?}", rig.api.object("/api/v1/nodes/node-1"));
+    };
+    let mut ready = node(is_ready).await;
+    ready["status"]["capacity"]["example.com/dongle"] = json!("3");
+    rig.api.put(ready);
+    node(|node| node["status"]["allocatable"]["example.com/dongle"] == "3").await;
+}
+
 #[tokio::test]
 async fn the_node_registers_and_becomes_ready() {
     let rig = Rig::start("node").await;

@@ -47,7 +47,11 @@ impl FakeApi {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let plural = format!("{}s", text(&object["kind"]).to_lowercase());
         let metadata = &object["metadata"];
-        let path = format!("/api/v1/namespaces/{}/{plural}/{}", text(&metadata["namespace"]), text(&metadata["name"]));
+        let name = text(&metadata["name"]);
+        let path = match text(&metadata["namespace"]).as_str() {
+            "" => format!("/api/v1/{plural}/{name}"),
+            namespace => format!("/api/v1/namespaces/{namespace}/{plural}/{name}"),
+        };
         self.state.lock().set(&path, Some(object));
     }
 
